@@ -1,0 +1,30 @@
+"""Optimizers, schedules and callbacks for Keras 3."""
+
+from __future__ import annotations
+
+from capibara_keras import callbacks, rules, schedules
+from capibara_keras.algorithms import SGD, Adam, AdamW
+from capibara_keras.callbacks import Attach, LogStatistics
+from capibara_keras.config import OptimizerConfig
+from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError
+from capibara_keras.optimizer import Optimizer
+from capibara_keras.records import StepRecord
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Attach",
+    "CapibaraError",
+    "CheckpointError",
+    "ConfigError",
+    "LogStatistics",
+    "Optimizer",
+    "OptimizerConfig",
+    "StepRecord",
+    "callbacks",
+    "rules",
+    "schedules",
+]

@@ -1,0 +1,8 @@
+"""Callbacks: they bring the optimizer what it cannot see, and the user what it measured."""
+
+from __future__ import annotations
+
+from capibara_keras.callbacks.attach import Attach
+from capibara_keras.callbacks.log_statistics import LogStatistics
+
+__all__ = ["Attach", "LogStatistics"]

@@ -1,0 +1,92 @@
+"""What an optimizer inside `compile` cannot know reaches it through this callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from capibara_keras.core import Core
+
+__all__ = ["Attach", "optimizers_of"]
+
+
+class Attach(keras.callbacks.Callback):
+    """Connects the model's optimizer with `fit`. Every callback of this package is one, so any of them will do.
+
+    It brings the total number of updates (epochs · steps / gradient_accumulation_steps), from which schedules
+    configured without `max_steps`, or with ratios, take theirs; and has `fit` trace its train step anew if
+    options changed since the last trace. With `nonfinite="raise"` it raises at the end of the batch.
+
+    >>> import capibara_keras as ck, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> optimizer = ck.Optimizer("sgd", learning_rate=1.0, scheduler_type="linear_with_warmup")
+    >>> model.compile(optimizer, "mse")
+    >>> _ = model.fit(np.ones((8, 1)), np.ones((8, 1)), batch_size=1, epochs=2, verbose=0, callbacks=[ck.Attach()])
+    >>> optimizer.get_learning_rate(step=8)
+    0.5
+    """
+
+    async_safe = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._traced: dict[int, int] = {}
+
+    @property
+    def optimizers(self) -> list[Core]:
+        """This package's optimizers in the model, out of any wrapper."""
+        return list(optimizers_of(self.model.optimizer))
+
+    @property
+    def optimizer(self) -> Core:
+        """The model's optimizer, if it is of this package and the only one."""
+        found = self.optimizers
+        if len(found) != 1:
+            raise TypeError(
+                f"{type(self).__name__} needs a model compiled with one optimizer of capibara_keras, found "
+                f"{[type(optimizer).__name__ for optimizer in found]} in {type(self.model.optimizer).__name__}"
+            )
+        return found[0]
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Bring the total, and make `fit` trace anew where options changed."""
+        steps, epochs = self.params.get("steps"), self.params.get("epochs")
+        revised = False
+        for optimizer in self.optimizers:
+            before = getattr(self.model, "_capibara_revisions", {}).get(id(optimizer), optimizer.revision)
+            if steps and epochs:
+                every = optimizer.gradient_accumulation_steps or 1
+                optimizer.attach(total_steps=max(1, steps * epochs // every))
+            revised = revised or optimizer.revision != before
+        if revised:
+            self.model.make_train_function(force=True)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Raise for a gradient that was not finite, where that was asked for."""
+        for optimizer in self.optimizers:
+            if optimizer.nonfinite == "raise":
+                self.synchronise()
+                optimizer.raise_if_nonfinite()
+
+    def synchronise(self) -> None:
+        """On the JAX backend, `fit` holds the state: bring it back into the variables."""
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+
+
+def optimizers_of(optimizer: Any) -> Iterator[Core]:
+    """This package's optimizers in `optimizer`, looking into Keras' wrappers.
+
+    >>> import capibara_keras as ck, keras
+    >>> [type(o).__name__ for o in optimizers_of(keras.optimizers.LossScaleOptimizer(ck.Adam()))]
+    ['Adam']
+    """
+    if isinstance(optimizer, Core):
+        yield optimizer
+    elif hasattr(optimizer, "inner_optimizer"):
+        yield from optimizers_of(optimizer.inner_optimizer)
+    else:
+        for inner in getattr(optimizer, "optimizers", []):
+            yield from optimizers_of(inner)

@@ -1,0 +1,55 @@
+"""What the optimizer measured, in Keras' logs."""
+
+from __future__ import annotations
+
+from capibara_keras import errors
+from capibara_keras.callbacks.attach import Attach
+
+__all__ = ["LogStatistics"]
+
+NAMES = ("learning_rate", "gradient_norm", "skipped", "clipped")
+
+
+class LogStatistics(Attach):
+    """Adds `learning_rate` and `gradient_norm` to Keras' logs, so that the progress bar, `History`, `CSVLogger`
+    and TensorBoard show them.
+
+    Args:
+        every: batches between two readings. A reading waits for the device, so a large value lets Keras run ahead.
+        names: of "learning_rate", "gradient_norm", "skipped" and "clipped" (the last two: updates so far).
+
+    Raises:
+        ConfigError: an unknown name, or `every` below 1.
+
+    >>> import capibara_keras as ck, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(ck.Adam(learning_rate=0.5), "mse")
+    >>> history = model.fit(np.ones((8, 1)), np.ones((8, 1)), verbose=0, callbacks=[ck.LogStatistics()])
+    >>> history.history["learning_rate"]
+    [0.5]
+    """
+
+    def __init__(self, every: int = 1, names: tuple[str, ...] = ("learning_rate", "gradient_norm")) -> None:
+        super().__init__()
+        self.every = errors.integer("every", every, 1)
+        self.names = tuple(errors.choice("names", name, NAMES) for name in names)
+        self._latest: dict[str, float] = {}
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Read on every `every`-th batch, and put the latest reading into the logs of each."""
+        super().on_train_batch_end(batch, logs)
+        if not self._latest or (batch + 1) % self.every == 0:
+            self._read()
+        if logs is not None:
+            logs.update(self._latest)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Put the state at the end of the epoch into its logs."""
+        self._read()
+        if logs is not None:
+            logs.update(self._latest)
+
+    def _read(self) -> None:
+        self.synchronise()
+        known = dict(self.optimizer.statistics()) | self.optimizer.counters()
+        self._latest = {name: float(known[name]) for name in self.names}

@@ -1,0 +1,109 @@
+"""Optimizer state in Keras' stores: what is written, and which state may be restored into which optimizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from keras import ops
+
+from capibara_keras.config import OptimizerConfig
+from capibara_keras.errors import CheckpointError
+from capibara_keras.types import Variable
+
+__all__ = ["FORMAT", "Key", "load", "restore", "save"]
+
+FORMAT = 1
+"""Version of the format; a reader refuses what is newer than itself."""
+
+Key: TypeAlias = tuple[str, str]
+"""Name of a state variable, and the path of the model's variable it belongs to ("" for none)."""
+
+OPTIONAL = {"learning_rate", "learning_rate_multiplier", "counters", "statistics", "micro_step", "accumulator"}
+OPTIONAL |= {"contributed", "gradient_norms"}
+"""State that a run can do without: it depends on options that may change between two runs."""
+
+
+def save(inventory: Mapping[Key, Variable], configuration: OptimizerConfig, store: Any) -> None:
+    """Write variables under their numbers, and a description of them as JSON bytes under "metadata"."""
+    for i, variable in enumerate(inventory.values()):
+        store[str(i)] = ops.convert_to_numpy(variable)
+    description = {"format": FORMAT, "family": configuration.rule.family, "variables": list(inventory)}
+    store["metadata"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
+
+
+def load(store: Any) -> tuple[str, dict[Key, np.ndarray]] | None:
+    """The family of the rule and the arrays of a store; `None` for an empty one.
+
+    Raises:
+        CheckpointError: written by another optimizer, or in a newer format.
+    """
+    keys = list(store.keys())
+    if not keys:
+        return None
+    if "metadata" not in keys:
+        raise CheckpointError(
+            f"the file holds {len(keys)} optimizer variables without a description: they were saved by another "
+            "optimizer than those of capibara_keras"
+        )
+    description = json.loads(np.asarray(store["metadata"]).tobytes().decode())
+    if description["format"] > FORMAT:
+        raise CheckpointError(f"the file has format {description['format']}; this version reads up to {FORMAT}")
+    arrays = {tuple(key): np.asarray(store[str(i)]) for i, key in enumerate(description["variables"])}
+    return description["family"], arrays
+
+
+def restore(
+    inventory: Mapping[Key, Variable], configuration: OptimizerConfig, family: str, arrays: Mapping[Key, np.ndarray]
+) -> None:
+    """Assign saved arrays to state variables: by path, else by position where everything else agrees.
+
+    Raises:
+        CheckpointError: they do not belong together; nothing is written.
+    """
+    if not any(path for _, path in arrays):  # saved before the first update
+        arrays = {key: array for key, array in arrays.items() if key in inventory}
+    else:
+        if family != configuration.rule.family:
+            raise CheckpointError(f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}")
+        arrays = _by_position(inventory, arrays)
+        _check(inventory, arrays)
+    for key, array in arrays.items():
+        if key in inventory and inventory[key].shape == array.shape:
+            inventory[key].assign(array)
+
+
+def _by_position(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) -> Mapping[Key, np.ndarray]:
+    """`arrays` under the paths of `inventory`, if these are others: a second model has dense_1 for dense."""
+    ours, theirs = _paths(inventory), _paths(arrays)
+    if len(ours) != len(theirs) or set(ours) == set(theirs):
+        return arrays
+    rename = dict(zip(theirs, ours, strict=True)) | {"": ""}
+    return {(name, rename[path]): array for (name, path), array in arrays.items()}
+
+
+def _paths(keys: Mapping[Key, Any]) -> list[str]:
+    return list(dict.fromkeys(path for _, path in keys if path))
+
+
+def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) -> None:
+    """Raise unless every variable that matters is there with its shape."""
+    complaints = []
+    for key, variable in inventory.items():
+        if key in arrays and key[1] and tuple(variable.shape) != arrays[key].shape:
+            complaints.append(f"{_show(key)}: shape {arrays[key].shape} in the file, {tuple(variable.shape)} here")
+        elif key not in arrays and key[0] not in OPTIONAL:
+            complaints.append(f"{_show(key)}: not in the file")
+    complaints += [f"{_show(key)}: only in the file" for key in arrays if key not in inventory and key[0] not in OPTIONAL]
+    pending = arrays.get(("micro_step", ""))
+    if pending is not None and pending > 0 and ("micro_step", "") not in inventory:
+        complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")
+    if complaints:
+        raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join(complaints))
+
+
+def _show(key: Key) -> str:
+    name, path = key
+    return f"{name} of {path}" if path else name

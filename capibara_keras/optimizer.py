@@ -1,0 +1,226 @@
+"""`Optimizer`: any algorithm by name, configured in one call or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from capibara_keras import config, errors
+from capibara_keras.core import Core
+from capibara_keras.records import StepRecord
+from capibara_keras.schedules import SchedulePlan
+from capibara_keras.types import Tensor, Variable
+
+__all__ = ["Optimizer"]
+
+
+@keras.saving.register_keras_serializable(package="capibara_keras")
+class Optimizer(Core):
+    """An optimizer by the name of its algorithm.
+
+    It is a `keras.optimizers.Optimizer`: give it to `model.compile`, or call `apply` or `step` in a loop.
+
+    Args:
+        algorithm: "adam", "adamw" or "sgd".
+        learning_rate: a number, a Keras schedule, or a callable without arguments. Default: the algorithm's.
+            With a `scheduler_type` it is the peak.
+        name: as in Keras.
+        **options: hyperparameters of the algorithm (`beta_1`, `momentum`, …), options of the update
+            (`weight_decay`, `global_clipnorm`, `gradient_accumulation_steps`, …) and of the schedule
+            (`scheduler_type`, `warmup_steps`, `max_steps`, …); see `OptimizerConfig` and `SchedulePlan`. Other
+            common spellings (`beta1`, `gradient_clip_norm`) are translated. Defaults are those of torch
+            (`epsilon` 1e-8, no decay); those of `Adam`, `AdamW` and `SGD` are Keras'.
+
+    Raises:
+        ConfigError: a bad option; the message names the nearest valid one.
+
+    >>> import capibara_keras as ck
+    >>> optimizer = ck.Optimizer("adam", learning_rate=1e-4, beta1=0.9, weight_decay=0.01, gradient_clip_norm=1.0)
+    >>> optimizer.configure_scheduler({"scheduler_type": "cosine_with_warmup", "warmup_steps": 10, "max_steps": 100})
+    >>> optimizer.get_learning_rate(step=10) == np.float32(1e-4)
+    True
+    """
+
+    def __init__(
+        self, algorithm: str = "adam", learning_rate: Any = None, *, name: str | None = None, **options: Any
+    ) -> None:
+        given = {"algorithm": algorithm, "learning_rate": learning_rate} | options
+        super().__init__(config.parse(given), name=name)
+
+    # Schedules ---------------------------------------------------------------------------------------------
+
+    def configure_scheduler(self, options: Mapping[str, Any]) -> None:
+        """Add options to the schedule, or start one; later options win.
+
+        Args:
+            options: see `SchedulePlan`: `scheduler_type`, `warmup_steps`, `max_steps`, `min_learning_rate`,
+                `cosine_restarts`, `restart_period`, `restart_decay`, …
+
+        Raises:
+            ConfigError: unknown or contradictory options.
+
+        >>> import capibara_keras as ck
+        >>> optimizer = ck.Optimizer("adam", learning_rate=1.0)
+        >>> optimizer.configure_scheduler({"warmup_steps": 10})
+        >>> optimizer.get_learning_rate(step=5)
+        0.5
+        """
+        current = self._config.schedule or SchedulePlan()
+        self._schedule(current.merged(options))
+
+    def configure_cosine_scheduler(self, options: Mapping[str, Any]) -> None:
+        """Anneal along a cosine after a warmup: `CosineWithWarmup`. Replaces the schedule.
+
+        >>> import capibara_keras as ck
+        >>> optimizer = ck.Optimizer("adam")
+        >>> optimizer.configure_cosine_scheduler({"warmup_steps": 2, "max_steps": 10, "max_learning_rate": 1.0})
+        >>> optimizer.get_learning_rate(step=6)
+        0.5
+        """
+        self._schedule(SchedulePlan("cosine_with_warmup").merged(options))
+
+    def configure_linear_scheduler(self, options: Mapping[str, Any]) -> None:
+        """Decay linearly after a warmup: `LinearWithWarmup`. Replaces the schedule.
+
+        >>> import capibara_keras as ck
+        >>> optimizer = ck.Optimizer("adam")
+        >>> optimizer.configure_linear_scheduler({"warmup_steps": 2, "training_steps": 10, "peak_lr": 1.0})
+        >>> optimizer.get_learning_rate(step=6)
+        0.5
+        """
+        self._schedule(SchedulePlan("linear_with_warmup").merged(options))
+
+    def configure_polynomial_scheduler(self, options: Mapping[str, Any]) -> None:
+        """Decay along a power after a warmup: `Polynomial`. Replaces the schedule.
+
+        >>> import capibara_keras as ck
+        >>> optimizer = ck.Optimizer("adam", learning_rate=1.0)
+        >>> optimizer.configure_polynomial_scheduler({"power": 2.0, "total_steps": 10})
+        >>> optimizer.get_learning_rate(step=5)
+        0.25
+        """
+        self._schedule(SchedulePlan("polynomial").merged(options))
+
+    def get_learning_rate(self, step: int | None = None) -> float:
+        """The learning rate at an update, as a Python float.
+
+        Args:
+            step: index of the update, from 0. Default: the next one.
+
+        Raises:
+            ConfigError: the schedule lacks an option, which the message names.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer("sgd", learning_rate=0.5).get_learning_rate()
+        0.5
+        """
+        return float(ops.convert_to_numpy(self.learning_rate if step is None else self._rate_at(step)))
+
+    # Updates -----------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        gradients: Sequence[Tensor | None] | Mapping[str, Tensor | None],
+        parameters: Sequence[Variable] | Mapping[str, Variable],
+        step_number: int | None = None,
+        return_metrics: bool = False,
+    ) -> StepRecord | None:
+        """One update in a loop of one's own.
+
+        Args:
+            gradients: one per parameter, as a list, or a dictionary with the parameters' keys.
+            parameters: variables, as a list or a dictionary.
+            step_number: the step at which the schedule is read; default: the number of updates so far. Bias
+                correction always counts the updates that the state has seen.
+            return_metrics: measure the norms of parameters and update too, and return the record.
+
+        Returns:
+            A `StepRecord`, or `None` without `return_metrics`. With accumulation, a call that only adds to the
+            window returns the record of the last update.
+
+        Raises:
+            ConfigError: lists that do not match.
+
+        >>> import capibara_keras as ck, keras
+        >>> w = keras.Variable([3.0, 4.0])
+        >>> record = ck.Optimizer("sgd", learning_rate=0.5).step([keras.ops.array([0.0, 2.0])], [w], return_metrics=True)
+        >>> record.gradient_norm, record.parameter_norm, record.update_norm
+        (2.0, 5.0, 1.0)
+        """
+        if isinstance(parameters, Mapping):
+            gradients, parameters = _by_name(gradients, parameters)
+        if step_number is not None:
+            step_number = errors.integer("step_number", step_number, 0)
+        self._apply(list(gradients), list(parameters), schedule_step=step_number, measure=return_metrics)
+        return self.statistics() if return_metrics else None
+
+    # Construction ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create_adam(cls, options: Mapping[str, Any]) -> Optimizer:
+        """`Optimizer("adam", **options)`.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer.create_adam({"algorithm": "adam", "learning_rate": 3e-4, "beta2": 0.95}).beta_2
+        0.95
+        """
+        return _create("adam", options)
+
+    @classmethod
+    def create_adamw(cls, options: Mapping[str, Any]) -> Optimizer:
+        """`Optimizer("adamw", **options)`.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer.create_adamw({"weight_decay": 0.1}).weight_decay
+        0.1
+        """
+        return _create("adamw", options)
+
+    @classmethod
+    def create_sgd(cls, options: Mapping[str, Any]) -> Optimizer:
+        """`Optimizer("sgd", **options)`.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer.create_sgd({"momentum": 0.9, "nesterov": True}).nesterov
+        True
+        """
+        return _create("sgd", options)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """An optimizer from a flat dictionary, from what `get_config` returned, or from a serialised Keras one.
+
+        Args:
+            config: options by any of their names; or `{"class_name": …, "config": …}`.
+            custom_objects: as in Keras.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer.from_config({"algorithm": "sgd", "learning_rate": 0.1, "momentum": 0.9}).momentum
+        0.9
+        """
+        options = dict(config)
+        if set(options) >= {"class_name", "config"}:
+            options = {"algorithm": str(options["class_name"]).lower()} | dict(options["config"])
+        if isinstance(options.get("learning_rate"), dict):
+            options["learning_rate"] = keras.saving.deserialize_keras_object(
+                options["learning_rate"], custom_objects=custom_objects
+            )
+        return cls(**options)
+
+
+def _create(algorithm: str, options: Mapping[str, Any]) -> Optimizer:
+    if options.get("algorithm", algorithm) != algorithm:
+        raise errors.ConfigError(f"create_{algorithm}: the options name another algorithm, {options['algorithm']!r}")
+    return Optimizer(**({"algorithm": algorithm} | dict(options)))
+
+
+def _by_name(gradients: Any, parameters: Mapping[str, Variable]) -> tuple[list[Tensor | None], list[Variable]]:
+    """Gradients and parameters in the order of the parameters' dictionary."""
+    if not isinstance(gradients, Mapping):
+        raise errors.ConfigError(f"gradients: expected a dictionary, as parameters is one, received {type(gradients)}")
+    if unknown := set(gradients) - set(parameters):
+        raise errors.unknown("gradient", sorted(unknown)[0], parameters)
+    return [gradients.get(name) for name in parameters], list(parameters.values())

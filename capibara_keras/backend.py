@@ -20,6 +20,7 @@ __all__ = [
     "compiled",
     "dense",
     "native",
+    "outside_trace",
     "read",
     "run",
     "sum_of_squares",
@@ -98,6 +99,10 @@ class TensorFlow:
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
             yield
 
+    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
+        """Where assignments happen once and now, also when a function is being traced."""
+        return self.tf.init_scope()
+
     def run(
         self, step: Step, grads: list[Tensor | None], extra: tuple[Tensor, ...], cache: dict[Hashable, Any], key: Hashable
     ) -> None:
@@ -159,8 +164,9 @@ class TensorFlow:
         def snapshot() -> Any:
             return tree.map_structure(lambda v: tf.identity(self.read(v)), step.variables)
 
-        def on_replicas(function: Callable[..., Any], jit: bool) -> Callable[..., Any]:
-            return tf.function(function, jit_compile=True, autograph=False) if jit else function
+        def update(state: Any, grads: list[Tensor | None]) -> Any:
+            call = lambda: step.update(state, grads, extra)  # noqa: E731
+            return self.compiled(call)() if step.jit and step.fused else call()
 
         def write(strategy: Any, old: Any, new: Any) -> None:
             for variable, _, after in _changed(step.variables, old, new):
@@ -178,7 +184,7 @@ class TensorFlow:
                 for (i, _), total in zip(present, sums, strict=True):
                     full[i] = total
                 state = each(snapshot)
-                new = each(on_replicas(lambda s, g: step.update(s, g, extra), step.jit and step.fused), (state, full))
+                new = each(update, (state, full))
                 write(strategy, state, new)
 
             if step.accumulate is None:
@@ -218,6 +224,9 @@ class Functional:
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
         yield
+
+    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def run(
         self, step: Step, grads: list[Tensor | None], extra: tuple[Tensor, ...], cache: dict[Hashable, Any], key: Hashable
@@ -267,4 +276,4 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
-colocated, run = _ACTIVE.colocated, _ACTIVE.run
+colocated, outside_trace, run = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.run

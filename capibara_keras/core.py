@@ -39,7 +39,7 @@ class Core(keras.optimizers.Optimizer):
     """
 
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
-        self._set(_options={}, _cache={}, _revision=0, _traced=False, _volatile=[], _state=None, _pending=None)
+        self._set(_options={}, _cache={}, _revision=0, _traced=False, _stale=False, _attached=False, _volatile=[], _state=None, _pending=None)
         self._set(_rate_multiplier=None, _excluded=set(), _plans={}, _total_steps=None)
         learning_rate = _pending_or_resolved(configuration, None)
         super().__init__(learning_rate=learning_rate, name=name)
@@ -88,6 +88,8 @@ class Core(keras.optimizers.Optimizer):
 
     def _change(self, new: OptimizerConfig) -> None:
         old = self._config
+        if backend.tracing(()):
+            raise errors.ConfigError("options cannot change inside a function that is being traced")
         if self.built:
             self._refuse_change_of_state(old, new)
         static = _static(new) != _static(old)
@@ -113,9 +115,8 @@ class Core(keras.optimizers.Optimizer):
 
     def _retrace(self) -> None:
         """Forget compiled steps; those that an outer function has compiled in, it must forget itself."""
-        self._set(_cache={}, _plans={}, _revision=self._revision + 1)
-        if self._traced:
-            self._set(_traced=False)
+        self._set(_cache={}, _plans={}, _revision=self._revision + 1, _stale=self._stale or self._traced, _traced=False)
+        if self._stale and not self._attached:
             warnings.warn(
                 f"{self.name}: a compiled train step still holds the options it was traced with. In `fit`, attach a "
                 "callback of capibara_keras, or call model.make_train_function(force=True); trace other functions anew",
@@ -205,23 +206,29 @@ class Core(keras.optimizers.Optimizer):
             self._set(_state=self._state._replace(rate=self._multiplier()))
         self._retrace()
 
-    def attach(self, *, total_steps: int | None = None) -> None:
+    def attach(self, *, total_steps: int | None = None) -> bool:
         """Tell the optimizer what it cannot see. The callbacks of this package do this in `fit`.
 
         Args:
             total_steps: updates of the whole training; completes a schedule that was configured without.
 
+        Returns:
+            Whether functions traced before now hold outdated options, and must be traced anew.
+
         >>> import capibara_keras as ck
         >>> optimizer = ck.Optimizer("adam", learning_rate=1.0, scheduler_type="linear_with_warmup", warmup_ratio=0.1)
         >>> optimizer.attach(total_steps=100)
+        False
         >>> optimizer.get_learning_rate(step=10)
         1.0
         """
+        self._set(_attached=True)
         if total_steps is not None:
-            total_steps = errors.integer("total_steps", total_steps, 1)
-        if total_steps != self._total_steps and total_steps is not None:
-            self._set(_total_steps=total_steps)
+            self._set(_total_steps=errors.integer("total_steps", total_steps, 1))
             self._resolve_schedule()
+        stale = self._stale
+        self._set(_stale=False)
+        return stale
 
     def _resolve_schedule(self) -> None:
         """Build the configured schedule from what is known."""
@@ -254,7 +261,8 @@ class Core(keras.optimizers.Optimizer):
         if self.use_ema:
             self._set(_model_variables_moving_average=averages)
         if self._pending is not None:
-            checkpoint.restore(self._inventory(), self._config, *self._pending)
+            with backend.outside_trace():
+                checkpoint.restore(self._inventory(), self._config, *self._pending)
             self._set(_pending=None)
 
     @contextlib.contextmanager

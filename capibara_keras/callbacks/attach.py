@@ -30,10 +30,6 @@ class Attach(keras.callbacks.Callback):
 
     async_safe = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._traced: dict[int, int] = {}
-
     @property
     def optimizers(self) -> list[Core]:
         """This package's optimizers in the model, out of any wrapper."""
@@ -53,18 +49,27 @@ class Attach(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Bring the total, and make `fit` trace anew where options changed."""
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        revised = False
+        stale = False
         for optimizer in self.optimizers:
-            before = getattr(self.model, "_capibara_revisions", {}).get(id(optimizer), optimizer.revision)
-            if steps and epochs:
-                every = optimizer.gradient_accumulation_steps or 1
-                optimizer.attach(total_steps=max(1, steps * epochs // every))
-            revised = revised or optimizer.revision != before
-        if revised:
+            every = optimizer.gradient_accumulation_steps or 1
+            total = max(1, steps * epochs // every) if steps and epochs else None
+            stale = optimizer.attach(total_steps=total) or stale
+        if stale:
             self.model.make_train_function(force=True)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Raise for a gradient that was not finite, where that was asked for."""
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Raise for a gradient of the previous batch that was not finite, where that was asked for.
+
+        Not at the batch's end: with the JAX backend Keras calls that from another thread, while the next batch
+        has taken the state.
+        """
+        self._raise_if_nonfinite()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """As at the beginning of a batch."""
+        self._raise_if_nonfinite()
+
+    def _raise_if_nonfinite(self) -> None:
         for optimizer in self.optimizers:
             if optimizer.nonfinite == "raise":
                 self.synchronise()

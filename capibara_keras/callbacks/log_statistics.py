@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keras
+
 from capibara_keras import errors
 from capibara_keras.callbacks.attach import Attach
 
@@ -35,16 +37,22 @@ class LogStatistics(Attach):
         self.names = tuple(errors.choice("names", name, NAMES) for name in names)
         self._latest: dict[str, float] = {}
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """On JAX, read here: when a batch ends, the next one may have taken the state already."""
+        super().on_train_batch_begin(batch, logs)
+        if keras.backend.backend() == "jax" and batch and batch % self.every == 0:
+            self._read()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Read on every `every`-th batch, and put the latest reading into the logs of each."""
-        super().on_train_batch_end(batch, logs)
-        if not self._latest or (batch + 1) % self.every == 0:
+        """Put the latest reading into the logs: of this batch if it is an `every`-th, on JAX of the one before."""
+        if keras.backend.backend() != "jax" and (not self._latest or (batch + 1) % self.every == 0):
             self._read()
         if logs is not None:
             logs.update(self._latest)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Put the state at the end of the epoch into its logs."""
+        super().on_epoch_end(epoch, logs)
         self._read()
         if logs is not None:
             logs.update(self._latest)

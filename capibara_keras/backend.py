@@ -18,6 +18,7 @@ __all__ = [
     "Step",
     "colocated",
     "compiled",
+    "cos",
     "dense",
     "native",
     "outside_trace",
@@ -83,6 +84,9 @@ class TensorFlow:
             return self.tf.reduce_sum(squares)
         rows = self.tf.reshape(squares, [-1, columns])
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
+
+    def cos(self, x: Tensor) -> Tensor:
+        return self.tf.cos(x)
 
     @property
     def _accelerated(self) -> bool:
@@ -215,6 +219,9 @@ class Functional:
     def sum_of_squares(self, x: Tensor) -> Scalar:
         return ops.sum(ops.square(x))
 
+    def cos(self, x: Tensor) -> Tensor:
+        return ops.cos(x)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
@@ -256,6 +263,10 @@ class Jax(Functional):
 
         self.jax = jax
 
+    def cos(self, x: Tensor) -> Tensor:
+        """Keras' own makes float32 of float64."""
+        return self.jax.numpy.cos(x)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.jax.jit(function)
 
@@ -276,4 +287,4 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
-colocated, outside_trace, run = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.run
+colocated, outside_trace, run, cos = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.run, _ACTIVE.cos

@@ -112,12 +112,14 @@ class OptimizerConfig:
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """The numbers that can change without a new trace, by name, in the order of the packed variable."""
+        """The numbers that can change without a new trace, by name, in the order of the packed variable.
+
+        Decay and clip limit have a place in it also where there are none, under a name that nothing reads: so
+        the variable keeps its size when they are switched on or off.
+        """
         values = dict(self.rule.hyperparameters)
-        if self.weight_decay is not None:
-            values["weight_decay"] = self.weight_decay
-        if self.clip.limit is not None:
-            values["clip_limit"] = self.clip.limit
+        values["no_weight_decay" if self.weight_decay is None else "weight_decay"] = self.weight_decay or 0.0
+        values["no_clip_limit" if self.clip.limit is None else "clip_limit"] = self.clip.limit or 0.0
         if self.use_ema:
             values["one_minus_ema_momentum"] = 1 - self.ema_momentum
         return values

@@ -1,8 +1,9 @@
 """The seam to Keras: an optimizer that owns variables, and hands them to the pipeline.
 
-The private Keras names relied on are `_iterations`, `_learning_rate`, `_variables`, `_trainable_variables`,
-`_get_variable_index`, `_var_key`, `_check_variables_are_known`, `_untrack_variable` and
-`_model_variables_moving_average`; a test fails loudly when Keras changes them.
+The private Keras names relied on are `_iterations`, `_learning_rate`, `_get_current_learning_rate`, `_variables`,
+`_trainable_variables`, `_get_variable_index`, `_var_key`, `_check_variables_are_known`, `_use_weight_decay`,
+`_track_variable`, `_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras changes
+them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Core(keras.optimizers.Optimizer):
 
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
         self._set(_options={}, _cache={}, _revision=0, _traced=False, _stale=False, _attached=False, _volatile=[], _state=None, _pending=None)
-        self._set(_rate_multiplier=None, _excluded=set(), _plans={}, _total_steps=None)
+        self._set(_rate_multiplier=None, _excluded=set(), _plans={}, _total_steps=None, _raised=0)
         learning_rate = _pending_or_resolved(configuration, None)
         super().__init__(learning_rate=learning_rate, name=name)
         self._adopt(configuration)
@@ -56,6 +57,8 @@ class Core(keras.optimizers.Optimizer):
         if name in self.__dict__.get("_options", {}) and name != "loss_scale_factor":
             self.reconfigure({name: value})
         else:
+            if name == "loss_scale_factor" and "_config" in self.__dict__:  # Keras' wrappers assign it
+                self._set(_config=dataclasses.replace(self._config, loss_scale_factor=value))
             super().__setattr__(name, value)
 
     def _adopt(self, configuration: OptimizerConfig) -> None:
@@ -148,7 +151,7 @@ class Core(keras.optimizers.Optimizer):
             )
         variables = list(var_list or ())
         self._excluded.update(self._var_key(v) for v in variables)
-        exact = [f"^{re.escape(path_of(v))}$" for v in variables]
+        exact = [_exactly(path_of(v)) for v in variables]
         names = config.patterns([*self._config.weight_decay_exclude, *(var_names or ()), *exact])
         self._adopt(dataclasses.replace(self._config, weight_decay_exclude=names))
 
@@ -169,6 +172,8 @@ class Core(keras.optimizers.Optimizer):
     def learning_rate(self, value: Any) -> None:
         value = config.rate(value)
         if callable(value):
+            if self._rate_multiplier is not None:
+                self._rate_multiplier.assign(1.0)
             self._follow(value)
         elif isinstance(self._learning_rate, keras.Variable):
             self._learning_rate.assign(value)
@@ -449,7 +454,8 @@ class Core(keras.optimizers.Optimizer):
                 hyperparameters=tuple(configuration.hyperparameters),
                 dtype=_scalar_dtype(),
                 schedule=self._scheduled if scheduled else None,
-                peak=(_peak_of(self._learning_rate) if scheduled else configuration.learning_rate) if independent else 1.0,
+                peak=(independent and (_peak_of(self._learning_rate) if scheduled else configuration.learning_rate))
+                or 1.0,  # of a rate that is 0 until it is assigned, the peak is not known
                 weight_decay_mode=configuration.weight_decay_mode,
                 maximize=configuration.maximize,
                 nonfinite=configuration.nonfinite,
@@ -507,9 +513,11 @@ class Core(keras.optimizers.Optimizer):
         Raises:
             FloatingPointError: names the variables.
         """
-        if self.built and self.statistics().skipped:
+        skips = self.counters()["skipped"]
+        if self.built and self.statistics().skipped and skips != self._raised:
+            self._set(_raised=skips)  # a call that only adds to the next window does not raise again
             norms = ops.convert_to_numpy(self._state.gradient_norms)
-            bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if not np.isfinite(x)]
+            bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if np.isinf(x)]
             raise FloatingPointError(
                 f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in {', '.join(bad)}; "
                 "weights and state are as before"
@@ -572,6 +580,12 @@ class Core(keras.optimizers.Optimizer):
 def path_of(variable: Variable) -> str:
     """The path of a Keras variable, or the name of a native one."""
     return str(getattr(variable, "path", None) or variable.name.split(":")[0])
+
+
+def _exactly(path: str) -> str:
+    """A pattern for one path. A loaded `Sequential` drops its own name, so the first of three parts is optional."""
+    first, _, rest = path.partition("/")
+    return f"^({re.escape(first)}/)?{re.escape(rest)}$" if "/" in rest else f"^{re.escape(path)}$"
 
 
 def compute_dtype(variable: Variable) -> str:
@@ -646,7 +660,6 @@ def _pending_or_resolved(configuration: OptimizerConfig, total_steps: int | None
 _STATE = {
     "algorithm": lambda c: c.rule.family,
     "the state per variable": lambda c: [slot.name for slot in c.rule.slots],
-    "the set of hyperparameters": lambda c: list(c.hyperparameters),
     "use_ema": lambda c: c.use_ema,
     "gradient_accumulation_steps": lambda c: c.accumulation_steps,
 }

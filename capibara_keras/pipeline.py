@@ -49,7 +49,8 @@ class State(NamedTuple):
         hyperparameters: packed vector, see `Plan.hyperparameters`.
         counters: packed integer vector, see `COUNTERS`.
         statistics: packed vector of the last update, see `STATISTICS`.
-        gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none.
+        gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none, inf
+            where one was not finite.
     """
 
     params: list[Tensor]
@@ -178,8 +179,9 @@ def update(
     live = _frozen_unless(ok, s, plan)
     params, slots, changes = list(state.params), list(state.slots), {}
     for i, g in zip(index, gs, strict=True):
-        si = _frozen_unless(state.contributed[0][i] > 0, live, plan) if i in uncertain else live
-        params[i], slots[i], changes[i] = _updated(plan, state, i, g, si, ok)
+        go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
+        si = _frozen_unless(go, s, plan) if i in uncertain else live
+        params[i], slots[i], changes[i] = _updated(plan, state, i, g, si, go)
     for i, g in enumerate(grads):
         if g is not None and plan.variables[i].overwrite:
             go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
@@ -241,8 +243,8 @@ def _frozen_unless(go: Scalar, s: Scalars, plan: Plan) -> Scalars:
     return s.replace(**{k: ops.where(go, getattr(s, k), ops.full_like(getattr(s, k), x)) for k, x in neutral.items()})
 
 
-def _updated(plan: Plan, state: State, i: int, g: Tensor, s: Scalars, ok: Scalar) -> tuple[Tensor, list[Tensor], Tensor]:
-    """New value and slots of variable `i`, and how much it changed."""
+def _updated(plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar) -> tuple[Tensor, list[Tensor], Tensor]:
+    """New value and slots of variable `i`, and how much it changed. Unless `go`, `s` is frozen."""
     v, old = plan.variables[i], state.params[i]
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
     decays = v.decays and hasattr(s, "weight_decay")
@@ -254,9 +256,9 @@ def _updated(plan: Plan, state: State, i: int, g: Tensor, s: Scalars, ok: Scalar
 
     call = apply if plan.fused else backend.compiled(apply)
     delta, slots = call()
-    new = p + delta
+    new = ops.where(go, p + delta, p)  # a delta of 0 would make -0 a 0
     if v.constraint is not None:
-        new = ops.where(ok, v.constraint(new), p)
+        new = ops.where(go, v.constraint(new), p)
         delta = new - p
     return ops.cast(new, old.dtype), list(slots), delta
 
@@ -302,7 +304,8 @@ def _measured(plan: Plan, state: State, changes: dict[int, Tensor], s: Scalars) 
 
 
 def _scattered(norms: list[Scalar], index: list[int], size: int, dtype: str) -> Tensor:
-    """A vector with `norms` at positions `index`, and nan elsewhere."""
+    """A vector with `norms` at positions `index`, inf for nan, and nan elsewhere."""
     at = dict(zip(index, norms, strict=True))
     nan = ops.full((), float("nan"), dtype)
-    return ops.stack([at.get(i, nan) for i in range(size)])
+    vector, absent = ops.stack([at.get(i, nan) for i in range(size)]), ops.array([i not in at for i in range(size)])
+    return ops.where(ops.logical_or(absent, ops.isfinite(vector)), vector, ops.full_like(vector, float("inf")))

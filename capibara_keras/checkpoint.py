@@ -63,7 +63,7 @@ def restore(
     Raises:
         CheckpointError: they do not belong together; nothing is written.
     """
-    if not any(path for _, path in arrays):  # saved before the first update
+    if ("counters", "") not in arrays:  # saved before it was built
         arrays = {key: array for key, array in arrays.items() if key in inventory}
     else:
         if family != configuration.rule.family:

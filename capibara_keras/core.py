@@ -255,20 +255,25 @@ class Core(keras.optimizers.Optimizer):
         return self._variables[:] + self._volatile
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create the state for a list of variables. Building again does nothing."""
-        if self.built:
-            return
-        variables = list(variables)
+        """Create the state for a list of variables, and restore what was loaded before. Building again does nothing.
+
+        Raises:
+            CheckpointError: what was loaded belongs to other variables or to another algorithm; each time.
+        """
+        if not self.built:
+            self._build(list(variables))
+        if self._pending is not None:
+            with backend.outside_trace():
+                checkpoint.restore(self._inventory(), self._config, *self._pending)
+            self._set(_pending=None)
+
+    def _build(self, variables: list[Variable]) -> None:
         with self._hidden("use_ema", "gradient_accumulation_steps"):  # Keras would make its own state for them
             super().build(variables)
         self._set(_state=self._create_state(variables))
         averages = [row[0] if row else None for row in self._state.averages]
         if self.use_ema:
             self._set(_model_variables_moving_average=averages)
-        if self._pending is not None:
-            with backend.outside_trace():
-                checkpoint.restore(self._inventory(), self._config, *self._pending)
-            self._set(_pending=None)
 
     @contextlib.contextmanager
     def _hidden(self, *names: str) -> Iterator[None]:
@@ -399,7 +404,7 @@ class Core(keras.optimizers.Optimizer):
         variables = list(variables)
         if len(grads) != len(variables):
             raise errors.ConfigError(f"apply: {len(grads)} gradients for {len(variables)} variables")
-        if not self.built:
+        if not self.built or self._pending is not None:
             self.build(variables)
         self._check_variables_are_known(variables)
         if all(g is None for g in grads):
@@ -551,6 +556,7 @@ class Core(keras.optimizers.Optimizer):
             warnings.warn(f"{self.name}: the file holds no optimizer state; starting afresh", stacklevel=2)
         elif self.built:
             checkpoint.restore(self._inventory(), self._config, *loaded)
+            self._set(_pending=None)
         else:
             self._set(_pending=loaded)
 

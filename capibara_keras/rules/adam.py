@@ -9,8 +9,8 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Scalars, Slot, complement_of_power, decoupled
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras.rules.base import Slot, complement_of_power, decoupled
+from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adam"]
 

@@ -285,13 +285,22 @@ def from_options(options: Mapping[str, object]) -> ClipPolicy:
     ClipByValue(limit=0.5)
     """
     given = {name: value for name, value in options.items() if value is not None}
-    allowed = ("clip_method", "clip_value", "adaptive_clipping", "per_parameter_clipping", "clip_coeff", "clip_output_layer")
+    allowed = (
+        "clip_method",
+        "clip_value",
+        "adaptive_clipping",
+        "per_parameter_clipping",
+        "clip_coeff",
+        "clip_output_layer",
+    )
     for name in given:
         if name not in allowed:
             raise errors.unknown("clipping option", name, allowed)
     adaptive = dict(given.get("adaptive_clipping", {}))  # type: ignore[call-overload]
     for name in adaptive:
-        errors.choice("adaptive_clipping", name, ("enable", "percentile", "history_length", "min_clip_value", "max_clip_value"))
+        errors.choice(
+            "adaptive_clipping", name, ("enable", "percentile", "history_length", "min_clip_value", "max_clip_value")
+        )
     method = errors.choice("clip_method", given.get("clip_method", "norm"), METHODS)
     each = errors.boolean("per_parameter_clipping", given.get("per_parameter_clipping", False))
     if errors.boolean("adaptive_clipping.enable", adaptive.pop("enable", method == "adaptive")):
@@ -307,3 +316,23 @@ def from_options(options: Mapping[str, object]) -> ClipPolicy:
     if method == "value":
         return ClipByValue(given["clip_value"])  # type: ignore[arg-type]
     return (ClipByNorm if each else ClipByGlobalNorm)(given["clip_value"])  # type: ignore[arg-type]
+
+
+def to_options(policy: ClipPolicy) -> dict[str, object]:
+    """Options from which `from_options` makes the policy again.
+
+    >>> from_options(to_options(ClipByNorm(2.0)))
+    ClipByNorm(limit=2.0)
+    """
+    if isinstance(policy, UnitwiseClip):
+        return {"clip_method": "agc", "clip_coeff": policy.clip_coeff, "clip_output_layer": policy.include_output}
+    if isinstance(policy, AdaptiveClip):
+        names = ("percentile", "history_length", "min_clip_value", "max_clip_value")
+        adaptive = {name: getattr(policy, name) for name in names if getattr(policy, name) is not None}
+        options = {"clip_method": "adaptive", "adaptive_clipping": adaptive, "clip_value": policy.clip_value}
+        return options | {"per_parameter_clipping": policy.per_parameter}
+    if isinstance(policy, _Limited):
+        method = "value" if isinstance(policy, ClipByValue) else "norm"
+        each = isinstance(policy, ClipByNorm)
+        return {"clip_method": method, "clip_value": policy.limit, "per_parameter_clipping": each}
+    return {}

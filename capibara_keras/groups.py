@@ -46,7 +46,9 @@ class Group:
 def check_pattern(pattern: Any) -> str:
     """`pattern`, if it is a string, and a regular expression where it begins with `re:`."""
     if not isinstance(pattern, str) or not pattern:
-        raise errors.ConfigError(f"pattern: expected a part of a variable's path, or 're:' and an expression, received {pattern!r}")
+        raise errors.ConfigError(
+            f"pattern: expected a part of a variable's path, or 're:' and an expression, received {pattern!r}"
+        )
     if pattern.startswith("re:"):
         try:
             re.compile(pattern[3:])
@@ -114,7 +116,9 @@ def warn_unmatched(patterns: Iterable[str], paths: Sequence[str]) -> None:
     idle = [pattern for pattern in dict.fromkeys(patterns) if not any(matches(pattern, path) for path in paths)]
     if idle:
         shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        warnings.warn(f"patterns that match no variable: {', '.join(map(repr, idle))}. Variables: {shown}", stacklevel=6)
+        warnings.warn(
+            f"patterns that match no variable: {', '.join(map(repr, idle))}. Variables: {shown}", stacklevel=6
+        )
 
 
 def depths(paths: Sequence[str], ranks: Sequence[int]) -> list[int]:

@@ -17,7 +17,17 @@ from capibara_keras.clip import ClipPolicy, Gradients, NoClip
 from capibara_keras.rules import UpdateRule
 from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["COUNTERS", "STATISTICS", "GroupPlan", "Plan", "State", "VariablePlan", "accumulate", "update", "window_is_full"]
+__all__ = [
+    "COUNTERS",
+    "STATISTICS",
+    "GroupPlan",
+    "Plan",
+    "State",
+    "VariablePlan",
+    "accumulate",
+    "update",
+    "window_is_full",
+]
 
 STATISTICS = (
     "learning_rate",
@@ -34,6 +44,9 @@ STATISTICS = (
 COUNTERS = ("micro_steps", "skipped", "clipped", "spikes", "dropped")
 """The entries of `State.counters`: micro-batches seen, updates skipped (for whatever reason), updates clipped,
 updates skipped as spikes, micro-batches dropped."""
+
+STATISTICS_HISTORY = 256
+"""Updates whose statistics are kept, so that reading every so often misses none."""
 
 SPIKE_HISTORY, SPIKE_MINIMUM = 128, 16
 """Norms that a spike is measured against, and how many there must be."""
@@ -55,7 +68,7 @@ class State(NamedTuple):
         rate: the learning rate, or with a schedule its multiplier.
         hyperparameters: packed vector, see `Plan`.
         counters: packed integer vector, see `COUNTERS`.
-        statistics: packed vector of the last update, see `STATISTICS`.
+        statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
         gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none.
     """
 
@@ -287,13 +300,15 @@ def update(
         slots=slots,
         averages=averages,
         accumulators=[[ops.zeros_like(a) for a in row] for row in state.accumulators],
-        window=[ops.zeros_like(state.window[0]), state.window[1], ops.zeros_like(state.window[2])] if state.window else [],
+        window=[ops.zeros_like(state.window[0]), state.window[1], ops.zeros_like(state.window[2])]
+        if state.window
+        else [],
         contributed=[ops.zeros_like(c) for c in state.contributed],
         norms=memory,
         spikes=spikes,
         updates=state.updates + ops.cast(ok, state.updates.dtype),
         counters=_counted(state, micro_steps=arrived, skipped=ops.logical_not(ok), clipped=clipped, spikes=spike),
-        statistics=ops.stack([rate, norm, threshold, *flags, *measured]),
+        statistics=_logged(state, ops.stack([rate, norm, threshold, *flags, *measured])),
         gradient_norms=_scattered(norms, index, len(grads), plan.dtype),
     )
 
@@ -499,6 +514,13 @@ def _counted(state: State, **events: Scalar) -> Tensor:
     """Counters with those raised whose event (a boolean) happened."""
     no = ops.zeros((), "bool")
     return state.counters + ops.cast(ops.stack([events.get(name, no) for name in COUNTERS]), state.counters.dtype)
+
+
+def _logged(state: State, row: Tensor) -> Tensor:
+    """The ring of statistics with a row over the oldest."""
+    attempts = ops.cast(state.updates, "int32") + ops.cast(state.counters[COUNTERS.index("skipped")], "int32")
+    here = ops.arange(STATISTICS_HISTORY, dtype="int32") == attempts % STATISTICS_HISTORY
+    return ops.where(here[:, None], row[None, :], state.statistics)
 
 
 def _scattered(norms: list[Scalar], index: list[int], size: int, dtype: str) -> Tensor:

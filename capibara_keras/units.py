@@ -48,7 +48,9 @@ def unit_axes(
             axes.append((rank - 1,))
         elif type(owner).__name__ in _TRANSPOSED:
             axes.append((*range(rank - 2), rank - 1))
-        elif owner is None and rank == 3 and path.split("/")[-2:-1] and path.split("/")[-2] in ("query", "key", "value"):
+        elif (
+            owner is None and rank == 3 and path.split("/")[-2:-1] and path.split("/")[-2] in ("query", "key", "value")
+        ):
             axes.append((0,))
         else:
             axes.append(tuple(range(rank - 1)))

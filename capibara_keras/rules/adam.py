@@ -73,9 +73,7 @@ class Adam:
             correction_2=complement_of_power(s.one_minus_beta_2, t),
         )
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v, *v_max = slots
         m = m + s.one_minus_beta_1 * (g - m)
         v = v + s.one_minus_beta_2 * (g * g - v)

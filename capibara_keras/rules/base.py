@@ -57,9 +57,7 @@ class UpdateRule(Protocol):
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         """Derive what is the same for all variables. `t` counts updates from 1, as in the papers."""
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The change of parameter `p` for gradient `g` (decay included), and the new slots."""
 
 

@@ -61,9 +61,7 @@ class SGD:
             return s
         return s.replace(one_minus_dampening=ops.where(t == 1, ops.ones_like(t), s.one_minus_dampening))
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         if not self.momentum:
             return decoupled(g, p, s), ()
         b = s.momentum * slots[0] + s.one_minus_dampening * g

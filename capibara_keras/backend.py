@@ -19,6 +19,7 @@ __all__ = [
     "Step",
     "colocated",
     "compiled",
+    "cos",
     "dense",
     "flush",
     "native",
@@ -100,6 +101,9 @@ class TensorFlow:
         rows = self.tf.reshape(squares, [-1, columns])
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
 
+    def cos(self, x: Tensor) -> Tensor:
+        return self.tf.cos(x)
+
     @property
     def _accelerated(self) -> bool:
         return any(device.device_type != "CPU" for device in self.tf.config.list_logical_devices())
@@ -108,7 +112,7 @@ class TensorFlow:
         return self.traced(function, jit=True)
 
     def traced(self, function: Callable[..., Any], *, jit: bool = False) -> Callable[..., Any]:
-        """A graph function. Each optimizer makes its own from the same code: not the retracing that TensorFlow warns of."""
+        """A graph function. Each optimizer makes its own of the same code: not the retracing TensorFlow warns of."""
         result = self.tf.function(function, autograph=False, jit_compile=True if jit else None)
         result._omit_frequent_tracing_warning = True
         return result
@@ -272,6 +276,9 @@ class Functional:
     def sum_of_squares(self, x: Tensor) -> Scalar:
         return ops.sum(ops.square(x))
 
+    def cos(self, x: Tensor) -> Tensor:
+        return ops.cos(x)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
@@ -329,6 +336,10 @@ class Jax(Functional):
 
         self.jax = jax
 
+    def cos(self, x: Tensor) -> Tensor:
+        """Keras' own makes float32 of float64."""
+        return self.jax.numpy.cos(x)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.jax.jit(function)
 
@@ -370,4 +381,4 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
 colocated, outside_trace, sharded_layout = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.sharded_layout
-run, flush = _ACTIVE.run, _ACTIVE.flush
+run, flush, cos = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos

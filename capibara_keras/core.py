@@ -1,8 +1,9 @@
 """The seam to Keras: an optimizer that owns variables, and hands them to the pipeline.
 
-The private Keras names relied on are `_iterations`, `_learning_rate`, `_variables`, `_trainable_variables`,
-`_get_variable_index`, `_var_key`, `_check_variables_are_known`, `_untrack_variable` and
-`_model_variables_moving_average`; a test fails loudly when Keras changes them.
+The private Keras names relied on are `_iterations`, `_learning_rate`, `_get_current_learning_rate`, `_variables`,
+`_trainable_variables`, `_trainable_variables_indices`, `_get_variable_index`, `_var_key`, `_use_weight_decay`,
+`_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras changes
+them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Core(keras.optimizers.Optimizer):
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
-        self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _divided=False)
+        self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -63,6 +64,8 @@ class Core(keras.optimizers.Optimizer):
         if name in self.__dict__.get("_options", {}) and name != "loss_scale_factor":
             self.reconfigure({name: value})
         else:
+            if name == "loss_scale_factor" and "_config" in self.__dict__:  # Keras' wrappers assign it
+                self._set(_config=dataclasses.replace(self._config, loss_scale_factor=value))
             super().__setattr__(name, value)
 
     def _adopt(self, configuration: OptimizerConfig) -> None:
@@ -162,7 +165,7 @@ class Core(keras.optimizers.Optimizer):
             )
         variables = list(var_list or ())
         self._excluded.update(self._var_key(v) for v in variables)
-        exact = [f"^{re.escape(path_of(v))}$" for v in variables]
+        exact = [_exactly(path_of(v)) for v in variables]
         names = config.patterns([*self._config.weight_decay_exclude, *(var_names or ()), *exact])
         self._adopt(dataclasses.replace(self._config, weight_decay_exclude=names))
 
@@ -183,6 +186,8 @@ class Core(keras.optimizers.Optimizer):
     def learning_rate(self, value: Any) -> None:
         value = config.rate(value)
         if callable(value):
+            if self._rate_multiplier is not None:
+                self._rate_multiplier.assign(1.0)
             self._follow(value)
         elif isinstance(self._learning_rate, keras.Variable):
             self._learning_rate.assign(value)
@@ -360,7 +365,6 @@ class Core(keras.optimizers.Optimizer):
         uncertain = frozenset(i for i, g in enumerate(full) if g is None) if self._state.window else frozenset()
         self._set(_traced=self._traced or backend.tracing(full), _weight=None)
         backend.run(self._step(uncertain, measure), full, given, self._cache, self._key(*sorted(given), measure))
-        self._set(_divided=False)
         if self.nonfinite == "raise" and not backend.tracing(full):
             self.raise_if_nonfinite()
 
@@ -465,8 +469,8 @@ class Core(keras.optimizers.Optimizer):
         unknown = [v for v in variables if self._var_key(v) not in self._trainable_variables_indices]
         if len(unknown) == len(variables):
             raise errors.ConfigError(
-                f"apply: none of the variables {[path_of(v) for v in unknown][:5]} is one that this optimizer was built "
-                "with; make an optimizer of its own for another model, or call `optimizer.build(variables)`"
+                f"apply: none of the variables {[path_of(v) for v in unknown][:5]} is one that this optimizer was "
+                "built with; make an optimizer of its own for another model, or call `optimizer.build(variables)`"
             )
         known = [v for v in self._trainable_variables if not any(v is other for other in variables)]
         self.build([*variables, *known])
@@ -504,7 +508,8 @@ class Core(keras.optimizers.Optimizer):
                 self._rows,
                 decays=[self._use_weight_decay(v) for v in self._trainable_variables],
                 schedule=self._scheduled if scheduled else None,
-                peak=(peak_of(self._learning_rate) if scheduled else settings.learning_rate) if independent else 1.0,
+                peak=(independent and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
+                or 1.0,  # of a rate that is 0 until it is assigned, the peak is not known
                 loss_scale=self.loss_scale_factor,
                 divided=self._arrives_divided,
                 model=self._model(),
@@ -595,12 +600,14 @@ class Core(keras.optimizers.Optimizer):
         Raises:
             FloatingPointError: names the variables.
         """
-        if self.built and self.statistics().skipped:
+        skips = self.counters()["skipped"]
+        if self.built and self.statistics().skipped and skips != self._raised:
+            self._set(_raised=skips)  # a call that only adds to the next window does not raise again
             norms = ops.convert_to_numpy(self._state.gradient_norms)
-            bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if not np.isfinite(x)]
+            bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if np.isinf(x)]
             raise FloatingPointError(
-                f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in {', '.join(bad)}; "
-                "weights and state are as before"
+                f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in "
+                f"{', '.join(bad)}; weights and state are as before"
             )
 
     # Saving ------------------------------------------------------------------------------------------------
@@ -650,6 +657,12 @@ class Core(keras.optimizers.Optimizer):
         elif self._rate_multiplier is not None:
             inventory["learning_rate_multiplier", ""] = self._rate_multiplier
         return inventory | self._states.inventory()
+
+
+def _exactly(path: str) -> str:
+    """A pattern for one path. A loaded `Sequential` drops its own name, so the first of three parts is optional."""
+    first, _, rest = path.partition("/")
+    return f"^({re.escape(first)}/)?{re.escape(rest)}$" if "/" in rest else f"^{re.escape(path)}$"
 
 
 def _same(stored: float, configured: Any) -> bool:

@@ -151,7 +151,8 @@ class Optimizer(Core):
 
         >>> import capibara_keras as ck, keras
         >>> w = keras.Variable([3.0, 4.0])
-        >>> record = ck.Optimizer("sgd", learning_rate=0.5).step([keras.ops.array([0.0, 2.0])], [w], return_metrics=True)
+        >>> optimizer = ck.Optimizer("sgd", learning_rate=0.5)
+        >>> record = optimizer.step([keras.ops.array([0.0, 2.0])], [w], return_metrics=True)
         >>> record.gradient_norm, record.parameter_norm, record.update_norm
         (2.0, 5.0, 1.0)
         """
@@ -323,7 +324,8 @@ class Optimizer(Core):
         >>> import capibara_keras as ck, keras
         >>> optimizer = ck.Optimizer("sgd", learning_rate=0.5, differentiable=True)
         >>> optimizer.build([keras.Variable([1.0])])
-        >>> (w,), state = optimizer.functional_step([keras.ops.array([1.0])], [keras.ops.array([1.0])], optimizer.functional_state())
+        >>> one = keras.ops.array([1.0])
+        >>> (w,), state = optimizer.functional_step([one], [one], optimizer.functional_state())
         >>> keras.ops.convert_to_numpy(w).tolist()
         [0.5]
         """

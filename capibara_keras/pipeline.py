@@ -69,7 +69,8 @@ class State(NamedTuple):
         hyperparameters: packed vector, see `Plan`.
         counters: packed integer vector, see `COUNTERS`.
         statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
-        gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none.
+        gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none, inf
+            where one was not finite.
     """
 
     params: list[Tensor]
@@ -280,10 +281,11 @@ def update(
     prepared = _prepared_scalars(plan, state, rate, ok)
     params, slots, changes = list(state.params), list(state.slots), {}
     for i, g in zip(index, gs, strict=True):
-        s = prepared[plan.variables[i].group, plan.variables[i].joined]
+        s, go = prepared[plan.variables[i].group, plan.variables[i].joined], ok
         if i in uncertain:
-            s = _frozen_unless(state.contributed[0][i] > 0, s, plan.groups[plan.variables[i].group].rule)
-        params[i], slots[i], changes[i] = _updated(plan, state, i, g, s, ok)
+            go = ops.logical_and(ok, state.contributed[0][i] > 0)
+            s = _frozen_unless(go, s, plan.groups[plan.variables[i].group].rule)
+        params[i], slots[i], changes[i] = _updated(plan, state, i, g, s, go)
     for i, g in enumerate(grads):
         if g is not None and plan.variables[i].overwrite:
             go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
@@ -451,9 +453,9 @@ def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
 
 
 def _updated(
-    plan: Plan, state: State, i: int, g: Tensor, s: Scalars, ok: Scalar
+    plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """New value and slots of variable `i`, and how much it changed."""
+    """New value and slots of variable `i`, and how much it changed. Unless `go`, `s` is frozen."""
     v, old = plan.variables[i], state.params[i]
     rule, decays = plan.groups[v.group].rule, v.decays and hasattr(s, "weight_decay")
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
@@ -467,9 +469,9 @@ def _updated(
 
     call = apply if plan.fused else backend.compiled(apply)
     delta, slots = call()
-    new = p + delta
+    new = ops.where(go, p + delta, p)  # a delta of 0 would make -0 a 0
     if v.constraint is not None:
-        new = ops.where(ok, v.constraint(new), p)
+        new = ops.where(go, v.constraint(new), p)
         delta = new - p
     return ops.cast(new, old.dtype), list(slots), delta
 
@@ -524,7 +526,8 @@ def _logged(state: State, row: Tensor) -> Tensor:
 
 
 def _scattered(norms: list[Scalar], index: list[int], size: int, dtype: str) -> Tensor:
-    """A vector with `norms` at positions `index`, and nan elsewhere."""
+    """A vector with `norms` at positions `index`, inf for nan, and nan elsewhere."""
     at = dict(zip(index, norms, strict=True))
     nan = ops.full((), float("nan"), dtype)
-    return ops.stack([at.get(i, nan) for i in range(size)])
+    vector, absent = ops.stack([at.get(i, nan) for i in range(size)]), ops.array([i not in at for i in range(size)])
+    return ops.where(ops.logical_or(absent, ops.isfinite(vector)), vector, ops.full_like(vector, float("inf")))

@@ -129,7 +129,8 @@ class StateVariables:
             "spike_history_count": state.spikes[1:],
         }
         for name, variables in named.items():
-            result |= {(name, ""): variable for variable in variables}
+            for variable in variables:
+                result[name, ""] = variable
         for row in self.rows.values():
             result |= {(name, row.path): variable for name, variable in row.slots.items()}
             if row.average is not None:

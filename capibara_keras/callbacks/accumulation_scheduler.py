@@ -24,7 +24,8 @@ class GradientAccumulationScheduler(Attach):
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(ck.SGD(), "mse")
     >>> x = np.ones((8, 1))
-    >>> _ = model.fit(x, x, batch_size=1, epochs=2, verbose=0, callbacks=[ck.GradientAccumulationScheduler({0: 1, 1: 4})])
+    >>> scheduler = ck.GradientAccumulationScheduler({0: 1, 1: 4})
+    >>> _ = model.fit(x, x, batch_size=1, epochs=2, verbose=0, callbacks=[scheduler])
     >>> int(model.optimizer.iterations)
     10
     """

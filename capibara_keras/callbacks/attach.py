@@ -19,7 +19,8 @@ class Attach(keras.callbacks.Callback):
     It brings the total number of updates (epochs · steps / gradient_accumulation_steps), from which schedules
     configured without `max_steps`, or with ratios, take theirs; the model, so that layers that were unfrozen are
     taken in; and has `fit` trace its train step anew if options changed since the last trace. At the end of `fit`
-    the micro-batches that do not fill a window are used (`remainder="flush"`), or kept ("carry"). With `nonfinite="raise"` it raises at the end of the batch.
+    the micro-batches that do not fill a window are used (`remainder="flush"`), or kept ("carry"). With
+    `nonfinite="raise"` it raises before the next batch.
 
     >>> import capibara_keras as ck, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from capibara_keras import backend
 from capibara_keras.errors import integer
 from capibara_keras.records import Record
 from capibara_keras.schedules.arguments import LAST_STEP, check, unfit
@@ -176,4 +177,4 @@ def mix(a: Tensor | float, b: Tensor | float, s: Tensor) -> Tensor:
 
 def cosine(s: Tensor) -> Tensor:
     """(1 + cos(pi s)) / 2, as the square of the half angle's cosine: 1 at s = 0, 0 at s = 1."""
-    return ops.square(ops.cos(0.5 * math.pi * s))
+    return ops.square(backend.cos(0.5 * math.pi * s))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from capibara_keras import callbacks, rules, schedules
 from capibara_keras.algorithms import SGD, Adam, AdamW
-from capibara_keras.callbacks import Attach, LogStatistics
+from capibara_keras.batchnorm import sync_batchnorm
+from capibara_keras.callbacks import Attach, ClippingStatistics, GradientAccumulationScheduler, LogStatistics
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError
+from capibara_keras.groups import Group
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.records import StepRecord
 
@@ -19,7 +21,10 @@ __all__ = [
     "Attach",
     "CapibaraError",
     "CheckpointError",
+    "ClippingStatistics",
     "ConfigError",
+    "GradientAccumulationScheduler",
+    "Group",
     "LogStatistics",
     "Optimizer",
     "OptimizerConfig",
@@ -27,4 +32,5 @@ __all__ = [
     "callbacks",
     "rules",
     "schedules",
+    "sync_batchnorm",
 ]

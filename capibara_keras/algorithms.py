@@ -20,9 +20,27 @@ class CommonOptions(TypedDict, total=False):
     Options of a schedule (`scheduler_type`, `warmup_steps`, …, see `SchedulePlan`) are accepted too.
 
     >>> sorted(CommonOptions.__annotations__)[:2]
-    ['differentiable', 'foreach']
+    ['accumulator', 'adaptive_clipping']
     """
 
+    accumulator: bool
+    adaptive_clipping: dict[str, Any]
+    clip_coeff: float
+    clip_method: str
+    clip_output_layer: bool
+    clip_value: float
+    defer_clip_until_accumulation: bool
+    differential_learning_rates: dict[str, float]
+    groups: list[Any]
+    layer_depths: dict[str, int]
+    layer_wise_lr_decay: float
+    loss_divided: bool
+    normalize_gradients: bool
+    per_parameter_clipping: bool
+    remainder: str
+    shard_state: bool
+    skip_spikes: float
+    sync_batchnorm: bool
     weight_decay_mode: str
     weight_decay_exclude: list[str]
     nonfinite: str
@@ -204,7 +222,9 @@ def _arguments(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     options = config.canonical(given["options"])
     untouched = {name for name in options if name in defaults and given[name] == defaults[name]}
-    return config.canonical({name: given[name] for name in defaults if name not in untouched} | _apart(options, defaults, untouched))
+    return config.canonical(
+        {name: given[name] for name in defaults if name not in untouched} | _apart(options, defaults, untouched)
+    )
 
 
 def _apart(options: Mapping[str, Any], defaults: Mapping[str, Any], untouched: set[str]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ Everything else is `keras.ops`. The functions below are those of the active Kera
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops, tree
@@ -20,41 +21,57 @@ __all__ = [
     "compiled",
     "cos",
     "dense",
+    "flush",
     "native",
     "outside_trace",
     "read",
     "run",
+    "sharded_layout",
     "sum_of_squares",
     "tracing",
 ]
 
+Grads: TypeAlias = list[Tensor | None]
+Extra: TypeAlias = Mapping[str, Tensor]
+Cache: TypeAlias = dict[Hashable, Any]
 
-class Step:
-    """An update in two pure halves, over a nested structure of variables.
+
+@dataclass(frozen=True)
+class Window:
+    """The halves of an update that accumulation adds; all pure.
 
     Args:
-        variables: nested structure of variables; its tensors are the first argument of both halves.
-        update: `(state, grads, extra) -> state`. `grads` are summed over replicas.
-        accumulate: `(state, grads) -> state`, or `None` without accumulation.
-        sums: with accumulation, picks from the state what `update` takes as `grads`.
-        is_due: with accumulation, whether `update` runs now: state -> boolean scalar.
-        local: with accumulation, picks from a state what belongs to each replica alone.
+        accumulate: `(state, grads, extra, keep) -> state`.
+        sums: picks from a state what `Step.update` takes as gradients.
+        is_due: state -> whether the update runs now; `None` for never.
+        is_finite: grads -> whether to keep the micro-batch; `None` to keep all.
+        reduced: micro-batches are summed over replicas before they are accumulated, not after.
+    """
+
+    accumulate: Callable[[Any, Grads, Extra, Scalar | None], Any]
+    sums: Callable[[Any], list[Tensor]]
+    is_due: Callable[[Any], Scalar] | None
+    is_finite: Callable[[Grads], Scalar] | None = None
+    reduced: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of `apply` as pure functions over a nested structure of variables.
+
+    Args:
+        variables: nested structure of variables; the state is the same structure of tensors.
+        update: `(state, grads, extra) -> state`, with gradients summed over replicas.
+        window: what accumulation adds, or `None`.
+        jit: compile with XLA.
         fused: compile `update` as one; else it compiles its parts itself.
     """
 
-    def __init__(
-        self,
-        variables: Any,
-        update: Callable[[Any, list[Tensor | None], tuple[Tensor, ...]], Any],
-        *,
-        accumulate: Callable[[Any, list[Tensor | None]], Any] | None = None,
-        sums: Callable[[Any], list[Tensor]] | None = None,
-        is_due: Callable[[Any], Scalar] | None = None,
-        jit: bool = True,
-        fused: bool = True,
-    ) -> None:
-        self.variables, self.update, self.accumulate = variables, update, accumulate
-        self.sums, self.is_due, self.jit, self.fused = sums, is_due, jit, fused
+    variables: Any
+    update: Callable[[Any, Grads, Extra], Any]
+    window: Window | None = None
+    jit: bool = True
+    fused: bool = True
 
 
 class TensorFlow:
@@ -66,21 +83,20 @@ class TensorFlow:
         self.tf = tf
 
     def read(self, variable: Variable) -> Tensor:
-        return self.tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
+        return self.tf.convert_to_tensor(self.native(variable))
 
     def native(self, variable: Variable) -> Variable:
         return variable.value if isinstance(variable, keras.Variable) else variable
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
         """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows."""
-        gradient = self.tf.convert_to_tensor(gradient)
-        return self.tf.ensure_shape(gradient, like.shape)
+        return self.tf.ensure_shape(self.tf.convert_to_tensor(gradient), like.shape)
 
     def sum_of_squares(self, x: Tensor) -> Scalar:
         """XLA on a CPU turns a sum of squares into a scalar loop; a matrix-vector product it vectorises."""
-        squares = self.tf.square(x)
-        columns = x.shape[-1] if x.shape.rank and x.shape.rank > 1 else 1024
-        if self._accelerated or x.shape.num_elements() < 4096 or x.shape.num_elements() % columns or columns < 8:
+        squares, size = self.tf.square(x), x.shape.num_elements()
+        columns = x.shape[-1] if x.shape.rank > 1 else 1024
+        if size < 4096 or size % columns or columns < 8 or self._accelerated:
             return self.tf.reduce_sum(squares)
         rows = self.tf.reshape(squares, [-1, columns])
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
@@ -90,118 +106,159 @@ class TensorFlow:
 
     @property
     def _accelerated(self) -> bool:
-        return any(d.device_type in ("GPU", "TPU") for d in self.tf.config.list_logical_devices())
+        return any(device.device_type != "CPU" for device in self.tf.config.list_logical_devices())
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.tf.function(function, jit_compile=True, autograph=False)
+        return self.traced(function, jit=True)
+
+    def traced(self, function: Callable[..., Any], *, jit: bool = False) -> Callable[..., Any]:
+        """A graph function. Each optimizer makes its own of the same code: not the retracing TensorFlow warns of."""
+        result = self.tf.function(function, autograph=False, jit_compile=True if jit else None)
+        result._omit_frequent_tracing_warning = True
+        return result
 
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
         return not self.tf.executing_eagerly()
+
+    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
+        """Where assignments happen once and now, also when a function is being traced."""
+        return self.tf.init_scope()
 
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
             yield
 
-    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
-        """Where assignments happen once and now, also when a function is being traced."""
-        return self.tf.init_scope()
+    def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
+        return layout
 
-    def run(
-        self, step: Step, grads: list[Tensor | None], extra: tuple[Tensor, ...], cache: dict[Hashable, Any], key: Hashable
-    ) -> None:
+    def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:
+        """One call of `apply`: accumulate if there is a window, and update if it is due."""
         if self.tf.distribute.has_strategy():
-            self._run_replicated(step, grads, extra)
+            replicated = _Replicated(self, step, extra)
+            self.tf.distribute.get_replica_context().merge_call(replicated.apply, args=tuple(grads))
             return
-        present = [g for g in grads if g is not None]
-        key = (key, tuple(g is None for g in grads))
-        if key not in cache:
-            cache[key] = self._function(step, [g is None for g in grads])
-        cache[key](present, extra)
+        missing = tuple(g is None for g in grads)
+        if (key, missing) not in cache:
+            cache[key, missing] = self._function(step, missing)
+        cache[key, missing]([g for g in grads if g is not None], dict(extra))
 
-    def _function(self, step: Step, missing: list[bool]) -> Callable[..., None]:
+    def flush(self, step: Step, cache: Cache, key: Hashable) -> None:
+        """The update with what is in the window."""
+        tf, strategy = self.tf, self.tf.distribute.get_strategy()
+        if (key, "flush") not in cache:
+            if tf.distribute.has_strategy():
+                merge = _Replicated(self, step, {}).flush
+                call = lambda: tf.distribute.get_replica_context().merge_call(merge)  # noqa: E731
+                cache[key, "flush"] = self.traced(lambda: strategy.run(call))
+            else:
+                cache[key, "flush"] = self._update_function(step, ())
+        cache[key, "flush"](*([] if tf.distribute.has_strategy() else [[], {}]))
+
+    def _function(self, step: Step, missing: tuple[bool, ...]) -> Callable[..., None]:
         """Everything that one call of `apply` does, compiled. The condition stays outside XLA, where a branch
         that is not taken costs nothing; inside, it would copy all the state that passes through."""
-        tf = self.tf
+        tf, window = self.tf, step.window
+        update = self._update_function(step, missing)
+        if window is None:
+            return update
 
-        def all_grads(present: list[Tensor]) -> list[Tensor | None]:
-            rest = iter(present)
-            return [None if absent else next(rest) for absent in missing]
+        def accumulate(present: list[Tensor], extra: Extra) -> None:
+            state, grads = self._read_all(step), _full(present, missing)
+            keep = window.is_finite(grads) if window.is_finite else None
+            self._write(step, state, window.accumulate(state, grads, extra, keep))
 
-        def accumulate(present: list[Tensor]) -> None:
+        if step.jit:
+            accumulate = self.compiled(accumulate)
+
+        def both(present: list[Tensor], extra: Extra) -> None:
+            accumulate(present, extra)
+            if window.is_due is not None:
+                tf.cond(window.is_due(self._read_all(step)), lambda: update([], extra), lambda: None)
+
+        return self.traced(both)
+
+    def _update_function(self, step: Step, missing: tuple[bool, ...]) -> Callable[..., None]:
+        def update(present: list[Tensor], extra: Extra) -> None:
             state = self._read_all(step)
-            self._write(step.variables, state, step.accumulate(state, all_grads(present)))
+            grads = step.window.sums(state) if step.window else _full(present, missing)
+            self._write(step, state, step.update(state, grads, extra))
 
-        def update(present: list[Tensor], extra: tuple[Tensor, ...]) -> None:
-            state = self._read_all(step)
-            grads = step.sums(state) if step.accumulate else all_grads(present)
-            self._write(step.variables, state, step.update(state, grads, extra))
-
-        def jit(function: Callable[..., None], when: bool) -> Callable[..., None]:
-            return tf.function(function, jit_compile=True, autograph=False) if when else function
-
-        update = jit(update, step.jit and step.fused)
-        if step.accumulate is None:
-            return update if step.jit and step.fused else tf.function(update, autograph=False)
-        accumulate = jit(accumulate, step.jit)
-
-        def window(present: list[Tensor], extra: tuple[Tensor, ...]) -> None:
-            accumulate(present)
-            tf.cond(step.is_due(self._read_all(step)), lambda: update([], extra), lambda: None)
-
-        return tf.function(window, autograph=False)
+        return self.traced(update, jit=step.jit and step.fused)
 
     def _read_all(self, step: Step) -> Any:
         return tree.map_structure(self.read, step.variables)
 
-    def _write(self, variables: Any, old: Any, new: Any) -> None:
-        for variable, before, after in _changed(variables, old, new):
+    def _write(self, step: Step, old: Any, new: Any) -> None:
+        for variable, before, after in _changed(step.variables, old, new):
             self.native(variable).assign(self.tf.cast(after, before.dtype))
 
-    def _run_replicated(self, step: Step, grads: list[Tensor | None], extra: tuple[Tensor, ...]) -> None:
-        """One all-reduce per update, and every replica computes the same update from the same sums.
 
-        The condition must be in the cross-replica context: a replica cannot wait for the others in a branch.
-        """
-        tf = self.tf
+class _Replicated:
+    """An update under a `tf.distribute` strategy: one all-reduce, and every replica computes the same update from
+    the same sums. Its methods run in the cross-replica context; only there may a collective be conditional."""
 
-        def snapshot() -> Any:
-            return tree.map_structure(lambda v: tf.identity(self.read(v)), step.variables)
+    def __init__(self, backend: TensorFlow, step: Step, extra: Extra) -> None:
+        self.backend, self.tf, self.step, self.extra = backend, backend.tf, step, extra
 
-        def update(state: Any, grads: list[Tensor | None]) -> Any:
-            call = lambda: step.update(state, grads, extra)  # noqa: E731
-            return self.compiled(call)() if step.jit and step.fused else call()
+    def apply(self, strategy: Any, *grads: Tensor | None) -> None:
+        window = self.step.window
+        if window is None:
+            self.update(strategy, self.summed(strategy, grads))
+            return
+        each = strategy.extended.call_for_each_replica
+        micro = self.summed(strategy, grads) if window.reduced else list(grads)
+        keep = self.unanimous(strategy, micro) if window.is_finite else None
+        state = each(self.snapshot)
+        self.write(strategy, state, each(window.accumulate, (state, micro, self.extra, keep)))
+        if window.is_due is not None:
+            due = each(lambda: window.is_due(self.snapshot()))
+            first = strategy.experimental_local_results(due)[0]
+            self.tf.cond(first, lambda: self.flush(strategy), lambda: None)
 
-        def write(strategy: Any, old: Any, new: Any) -> None:
-            for variable, _, after in _changed(step.variables, old, new):
-                assign = lambda v, x: v.assign(tf.cast(x, v.dtype))  # noqa: E731
-                strategy.extended.update(self.native(variable), assign, args=(after,), group=False)
+    def flush(self, strategy: Any) -> None:
+        window = self.step.window
+        parts = strategy.extended.call_for_each_replica(lambda: window.sums(self.snapshot()))
+        self.update(strategy, parts if window.reduced else self.summed(strategy, parts))
 
-        def across(strategy: Any, *grads: Tensor | None) -> None:
-            each = strategy.extended.call_for_each_replica
+    def update(self, strategy: Any, grads: Sequence[Any]) -> None:
+        state = strategy.extended.call_for_each_replica(self.snapshot)
+        self.write(strategy, state, strategy.extended.call_for_each_replica(self.replica_update, (state, list(grads))))
 
-            def reduce_and_update(parts: Sequence[Any]) -> None:
-                present = [(i, g) for i, g in enumerate(parts) if g is not None]
-                targets = [(g, self.native(step.variables.params[i])) for i, g in present]
-                sums = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, targets)
-                full: list[Any] = [None] * len(parts)
-                for (i, _), total in zip(present, sums, strict=True):
-                    full[i] = total
-                state = each(snapshot)
-                new = each(update, (state, full))
-                write(strategy, state, new)
+    def replica_update(self, state: Any, grads: Grads) -> Any:
+        call = lambda: self.step.update(state, grads, self.extra)  # noqa: E731
+        return self.backend.compiled(call)() if self.step.jit and self.step.fused else call()
 
-            if step.accumulate is None:
-                reduce_and_update(grads)
-                return
-            state = each(snapshot)
-            write(strategy, state, each(step.accumulate, (state, list(grads))))
-            after = each(snapshot)
-            due = strategy.experimental_local_results(each(step.is_due, (after,)))[0]
-            parts = each(step.sums, (after,))
-            tf.cond(due, lambda: reduce_and_update(parts), lambda: None)
+    def summed(self, strategy: Any, parts: Sequence[Any]) -> list[Any]:
+        """Sums over replicas, in one collective; `None` stays."""
+        native = self.backend.native
+        present = [(i, g) for i, g in enumerate(parts) if g is not None]
+        targets = [(g, native(self.step.variables.params[i])) for i, g in present]
+        sums = strategy.extended.batch_reduce_to(self.tf.distribute.ReduceOp.SUM, targets)
+        full: list[Any] = [None] * len(parts)
+        for (i, _), total in zip(present, sums, strict=True):
+            full[i] = total
+        return full
 
-        tf.distribute.get_replica_context().merge_call(across, args=tuple(grads))
+    def unanimous(self, strategy: Any, grads: Sequence[Any]) -> Any:
+        """Whether the micro-batch is finite on all replicas."""
+        tf, is_finite = self.tf, self.step.window.is_finite
+        each = strategy.extended.call_for_each_replica
+        bad = each(lambda grads: 1.0 - tf.cast(is_finite(grads), "float32"), (list(grads),))
+        target = self.backend.native(self.step.variables.counters)
+        total = strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, bad, target)
+        return each(lambda x: tf.equal(x, 0.0), (total,))
+
+    def snapshot(self) -> Any:
+        """Copies of this replica's state: a live read would see the writes of the others."""
+        return tree.map_structure(lambda v: self.tf.identity(self.backend.read(v)), self.step.variables)
+
+    def write(self, strategy: Any, old: Any, new: Any) -> None:
+        def assign(variable: Any, value: Any) -> Any:
+            return variable.assign(self.tf.cast(value, variable.dtype))
+
+        for variable, _, after in _changed(self.step.variables, old, new):
+            strategy.extended.update(self.backend.native(variable), assign, args=(after,), group=False)
 
 
 class Functional:
@@ -228,27 +285,43 @@ class Functional:
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
         return False
 
+    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
         yield
 
-    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
+        return layout
 
-    def run(
-        self, step: Step, grads: list[Tensor | None], extra: tuple[Tensor, ...], cache: dict[Hashable, Any], key: Hashable
-    ) -> None:
-        def pure(state: Any, grads: list[Tensor | None], extra: tuple[Tensor, ...]) -> Any:
-            if step.accumulate is None:
+    def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:
+        window = step.window
+
+        def pure(state: Any, grads: Grads, extra: Extra) -> Any:
+            if window is None:
                 return step.update(state, grads, extra)
-            state = step.accumulate(state, grads)
-            return self.cond(step.is_due(state), lambda s: step.update(s, step.sums(s), extra), lambda s: s, state)
+            state = window.accumulate(state, grads, extra, window.is_finite(grads) if window.is_finite else None)
+            if window.is_due is None:
+                return state
+            return self.cond(window.is_due(state), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state)
 
+        self._through(pure, step, grads, extra, cache, (key, tuple(g is None for g in grads)))
+
+    def flush(self, step: Step, cache: Cache, key: Hashable) -> None:
+        def pure(state: Any, grads: Grads, extra: Extra) -> Any:
+            return step.update(state, step.window.sums(state), extra)
+
+        self._through(pure, step, [], {}, cache, (key, "flush"))
+
+    def _through(
+        self, pure: Callable[..., Any], step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable
+    ) -> None:
+        """Read, compute, write; compiled here unless an outer function is being compiled."""
         old = tree.map_structure(self.read, step.variables)
         if step.jit and not self.tracing([*tree.flatten(old), *grads]):
-            key = (key, tuple(g is None for g in grads))
             pure = cache.setdefault(key, self.compiled(pure))
-        for variable, _, after in _changed(step.variables, old, pure(old, grads, extra)):
+        for variable, _, after in _changed(step.variables, old, pure(old, grads, dict(extra))):
             variable.assign(after)
 
     def cond(self, due: Scalar, then: Callable[[Any], Any], otherwise: Callable[[Any], Any], state: Any) -> Any:
@@ -273,8 +346,28 @@ class Jax(Functional):
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
         return any(isinstance(g, self.jax.core.Tracer) for g in gradients)
 
+    def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
+        """`layout` with the first free axis that divides spread over the data-parallel devices."""
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            return layout
+        mesh, name = distribution.device_mesh, distribution.batch_dim_name
+        size = mesh.shape[mesh.axis_names.index(name)]
+        axes = list(layout.axes) if layout is not None else [None] * len(shape)
+        free = [i for i, (axis, n) in enumerate(zip(axes, shape, strict=True)) if axis is None and n % size == 0]
+        if not free:
+            return layout
+        axes[free[0]] = name
+        return keras.distribution.TensorLayout(axes, mesh)
+
     def cond(self, due: Scalar, then: Callable[[Any], Any], otherwise: Callable[[Any], Any], state: Any) -> Any:
         return self.jax.lax.cond(due, then, otherwise, state)
+
+
+def _full(present: list[Tensor], missing: Sequence[bool]) -> Grads:
+    """Gradients with `None` put back where one is missing."""
+    rest = iter(present)
+    return [None if absent else next(rest) for absent in missing]
 
 
 def _changed(variables: Any, old: Any, new: Any) -> Iterator[tuple[Variable, Tensor, Tensor]]:
@@ -287,4 +380,5 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
-colocated, outside_trace, run, cos = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.run, _ACTIVE.cos
+colocated, outside_trace, sharded_layout = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.sharded_layout
+run, flush, cos = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos

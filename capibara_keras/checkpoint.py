@@ -21,21 +21,36 @@ FORMAT = 1
 Key: TypeAlias = tuple[str, str]
 """Name of a state variable, and the path of the model's variable it belongs to ("" for none)."""
 
-OPTIONAL = {"learning_rate", "learning_rate_multiplier", "counters", "statistics", "micro_step", "accumulator"}
-OPTIONAL |= {"contributed", "gradient_norms"}
+Description: TypeAlias = dict[str, Any]
+"""What a file says of its variables."""
+
+OPTIONAL = {"learning_rate", "learning_rate_multiplier", "counters", "statistics", "gradient_norms"}
+OPTIONAL |= {"micro_step", "window_weight", "contributed", "accumulator"}
+OPTIONAL |= {"clip_history", "clip_history_count", "spike_history", "spike_history_count"}
 """State that a run can do without: it depends on options that may change between two runs."""
 
 
-def save(inventory: Mapping[Key, Variable], configuration: OptimizerConfig, store: Any) -> None:
-    """Write variables under their numbers, and a description of them as JSON bytes under "metadata"."""
+def save(
+    inventory: Mapping[Key, Variable], configuration: OptimizerConfig, joined: Mapping[str, int], store: Any
+) -> None:
+    """Write variables under their numbers, and a description of them as JSON bytes under "metadata".
+
+    Args:
+        joined: for variables that came in later, how many updates there had been.
+    """
     for i, variable in enumerate(inventory.values()):
         store[str(i)] = ops.convert_to_numpy(variable)
-    description = {"format": FORMAT, "family": configuration.rule.family, "variables": list(inventory)}
+    description = {
+        "format": FORMAT,
+        "family": configuration.rule.family,
+        "variables": list(inventory),
+        "joined": dict(joined),
+    }
     store["metadata"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
 
 
-def load(store: Any) -> tuple[str, dict[Key, np.ndarray]] | None:
-    """The family of the rule and the arrays of a store; `None` for an empty one.
+def load(store: Any) -> tuple[Description, dict[Key, np.ndarray]] | None:
+    """The description and the arrays of a store; `None` for an empty one.
 
     Raises:
         CheckpointError: written by another optimizer, or in a newer format.
@@ -52,11 +67,14 @@ def load(store: Any) -> tuple[str, dict[Key, np.ndarray]] | None:
     if description["format"] > FORMAT:
         raise CheckpointError(f"the file has format {description['format']}; this version reads up to {FORMAT}")
     arrays = {tuple(key): np.asarray(store[str(i)]) for i, key in enumerate(description["variables"])}
-    return description["family"], arrays
+    return description, arrays
 
 
 def restore(
-    inventory: Mapping[Key, Variable], configuration: OptimizerConfig, family: str, arrays: Mapping[Key, np.ndarray]
+    inventory: Mapping[Key, Variable],
+    configuration: OptimizerConfig,
+    description: Description,
+    arrays: Mapping[Key, np.ndarray],
 ) -> None:
     """Assign saved arrays to state variables: by path, else by position where everything else agrees.
 
@@ -66,6 +84,7 @@ def restore(
     if ("counters", "") not in arrays:  # saved before it was built
         arrays = {key: array for key, array in arrays.items() if key in inventory}
     else:
+        family = description["family"]
         if family != configuration.rule.family:
             raise CheckpointError(f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}")
         arrays = _by_position(inventory, arrays)
@@ -96,7 +115,9 @@ def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) 
             complaints.append(f"{_show(key)}: shape {arrays[key].shape} in the file, {tuple(variable.shape)} here")
         elif key not in arrays and key[0] not in OPTIONAL:
             complaints.append(f"{_show(key)}: not in the file")
-    complaints += [f"{_show(key)}: only in the file" for key in arrays if key not in inventory and key[0] not in OPTIONAL]
+    complaints += [
+        f"{_show(key)}: only in the file" for key in arrays if key not in inventory and key[0] not in OPTIONAL
+    ]
     pending = arrays.get(("micro_step", ""))
     if pending is not None and pending > 0 and ("micro_step", "") not in inventory:
         complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")

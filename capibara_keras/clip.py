@@ -2,58 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras.history import percentile
+from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["ClipByGlobalNorm", "ClipByNorm", "ClipByValue", "ClipPolicy", "Clipped", "NoClip"]
+__all__ = [
+    "AdaptiveClip",
+    "ClipByGlobalNorm",
+    "ClipByNorm",
+    "ClipByValue",
+    "ClipPolicy",
+    "Clipped",
+    "Gradients",
+    "NoClip",
+    "UnitwiseClip",
+]
+
+
+class Gradients(NamedTuple):
+    """What a policy may look at.
+
+    Attributes:
+        grads: finite gradients.
+        params: their parameters.
+        norms: L2 norm of each gradient, a vector.
+        global_norm: L2 norm over all variables of the optimizer, those of other policies included.
+        units: for each parameter the axes that one unit spans, or `None` to leave it unclipped unit by unit.
+        history: for policies with one: recent norms, a row per variable or one row (rows of NaN where not filled).
+    """
+
+    grads: Sequence[Tensor]
+    params: Sequence[Tensor]
+    norms: Tensor
+    global_norm: Scalar
+    units: Sequence[tuple[int, ...] | None]
+    history: Tensor | None = None
 
 
 class Clipped(NamedTuple):
-    """Gradients after clipping, and whether anything was clipped (a boolean scalar)."""
+    """Gradients after clipping, whether anything was clipped, and the (lowest) limit that was in force."""
 
     grads: list[Tensor]
     clipped: Scalar
+    threshold: Scalar
 
 
 class ClipPolicy(Protocol):
-    """How gradients are limited. `limit` is a hyperparameter: it can change without a new trace."""
+    """How gradients are limited."""
+
+    history_length: int
+    """How many norms the policy remembers; 0 for none."""
+
+    per_parameter: bool
+    """Whether it remembers them for each variable by itself."""
 
     @property
-    def limit(self) -> float | None:
-        """The limit, in units of the gradient; `None` where nothing is clipped."""
+    def hyperparameters(self) -> dict[str, float]:
+        """Numbers that can change without a new trace; `s` has them as attributes."""
 
-    def clip(self, grads: Sequence[Tensor], norms: Tensor, limit: Scalar) -> Clipped:
-        """Clip `grads`, whose L2 norms are the vector `norms`."""
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        """Clip `x.grads`."""
+
+
+class _Memoryless:
+    history_length: ClassVar[int] = 0
+    per_parameter: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
-class NoClip:
+class NoClip(_Memoryless):
     """Gradients pass unchanged.
 
-    >>> NoClip().limit is None
-    True
+    >>> NoClip().hyperparameters
+    {}
     """
 
     @property
-    def limit(self) -> float | None:
-        return None
+    def hyperparameters(self) -> dict[str, float]:
+        return {}
 
-    def clip(self, grads: Sequence[Tensor], norms: Tensor, limit: Scalar) -> Clipped:
-        return Clipped(list(grads), ops.zeros((), "bool"))
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        return Clipped(list(x.grads), ops.zeros((), "bool"), ops.full_like(x.global_norm, float("nan")))
 
 
 @dataclass(frozen=True)
-class _Limited:
+class _Limited(_Memoryless):
     limit: float
 
     def __post_init__(self) -> None:
-        errors.number("limit", self.limit, 0, open_low=True)
+        errors.number("clip_value", self.limit, 0, open_low=True)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        return {"clip_limit": self.limit}
 
 
 @dataclass(frozen=True)
@@ -65,14 +112,12 @@ class ClipByGlobalNorm(_Limited):
     Args:
         limit: > 0, in units of the gradient.
 
-    >>> ClipByGlobalNorm(5.0).clip([ops.array([3.0, 4.0])], ops.array([5.0]), 5.0).grads[0].tolist()
-    [3.0, 4.0]
+    >>> ClipByGlobalNorm(5.0).hyperparameters
+    {'clip_limit': 5.0}
     """
 
-    def clip(self, grads: Sequence[Tensor], norms: Tensor, limit: Scalar) -> Clipped:
-        norm = ops.sqrt(ops.sum(norms * norms))
-        factor = limit / ops.maximum(norm, limit)
-        return Clipped([g * ops.cast(factor, g.dtype) for g in grads], norm > limit)
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        return Clipped(_scaled(x.grads, x.global_norm, s.clip_limit), x.global_norm > s.clip_limit, s.clip_limit)
 
 
 @dataclass(frozen=True)
@@ -86,10 +131,8 @@ class ClipByNorm(_Limited):
     1.0
     """
 
-    def clip(self, grads: Sequence[Tensor], norms: Tensor, limit: Scalar) -> Clipped:
-        factors = limit / ops.maximum(norms, limit)
-        clipped = [g * ops.cast(factors[i], g.dtype) for i, g in enumerate(grads)]
-        return Clipped(clipped, ops.any(norms > limit))
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        return Clipped(_scaled_each(x.grads, x.norms, s.clip_limit), ops.any(x.norms > s.clip_limit), s.clip_limit)
 
 
 @dataclass(frozen=True)
@@ -103,8 +146,193 @@ class ClipByValue(_Limited):
     0.5
     """
 
-    def clip(self, grads: Sequence[Tensor], norms: Tensor, limit: Scalar) -> Clipped:
-        limits = [ops.cast(limit, g.dtype) for g in grads]
-        clipped = [ops.clip(g, -c, c) for g, c in zip(grads, limits, strict=True)]
-        beyond = [ops.max(ops.abs(g)) > c for g, c in zip(grads, limits, strict=True)]
-        return Clipped(clipped, ops.any(ops.stack(beyond)))
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        limits = [ops.cast(s.clip_limit, g.dtype) for g in x.grads]
+        clipped = [ops.clip(g, -c, c) for g, c in zip(x.grads, limits, strict=True)]
+        beyond = [ops.max(ops.abs(g)) > c for g, c in zip(x.grads, limits, strict=True)]
+        return Clipped(clipped, ops.any(ops.stack(beyond)), s.clip_limit)
+
+
+@dataclass(frozen=True)
+class AdaptiveClip:
+    """The limit is a percentile of recent norms (Seetharaman et al. 2020, "AutoClip", Algorithm 1).
+
+        limit_t = percentile of ||g_1||, …, ||g_t|| (the last `history_length`, unclipped, finite),
+                  within [min_clip_value, max_clip_value], at most `clip_value`
+
+    Percentile 10 clips about 90 % of the updates: the paper's choice, and by design.
+
+    Args:
+        percentile: 0 to 100, with linear interpolation.
+        history_length: norms remembered, ≥ 2.
+        min_clip_value, max_clip_value: bounds of the limit, in units of the gradient; `None` for none.
+        clip_value: a fixed limit beside it; the smaller wins.
+        per_parameter: a limit and a history for each variable.
+
+    >>> AdaptiveClip(percentile=10, history_length=100).hyperparameters["clip_percentile"]
+    10.0
+    """
+
+    percentile: float = 10.0
+    history_length: int = 1000
+    min_clip_value: float | None = None
+    max_clip_value: float | None = None
+    clip_value: float | None = None
+    per_parameter: bool = False
+
+    def __post_init__(self) -> None:
+        errors.number("percentile", self.percentile, 0, 100)
+        errors.integer("history_length", self.history_length, 2)
+        for name in ("min_clip_value", "max_clip_value", "clip_value"):
+            if getattr(self, name) is not None:
+                errors.number(name, getattr(self, name), 0, open_low=name != "min_clip_value")
+        low, high = self.min_clip_value, self.max_clip_value
+        if low is not None and high is not None and low > high:
+            raise errors.ConfigError(f"min_clip_value={low!r} is above max_clip_value={high!r}")
+        errors.boolean("per_parameter_clipping", self.per_parameter)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        bounds = {
+            "clip_minimum": self.min_clip_value,
+            "clip_maximum": self.max_clip_value,
+            "clip_limit": self.clip_value,
+        }
+        return {"clip_percentile": float(self.percentile)} | {k: v for k, v in bounds.items() if v is not None}
+
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        limits = percentile(x.history, s.clip_percentile)
+        if hasattr(s, "clip_minimum"):
+            limits = ops.maximum(limits, s.clip_minimum)
+        if hasattr(s, "clip_maximum"):
+            limits = ops.minimum(limits, s.clip_maximum)
+        if hasattr(s, "clip_limit"):
+            limits = ops.minimum(limits, s.clip_limit)
+        if self.per_parameter:
+            return Clipped(_scaled_each(x.grads, x.norms, limits), ops.any(x.norms > limits), ops.min(limits))
+        limit = limits[0]
+        return Clipped(_scaled(x.grads, x.global_norm, limit), x.global_norm > limit, limit)
+
+
+@dataclass(frozen=True)
+class UnitwiseClip(_Memoryless):
+    """Adaptive gradient clipping: a unit's gradient is small beside its weights (Brock et al. 2021, Equation 3).
+
+        g_i = g_i min(1, clip_coeff max(||w_i||, 1e-3) / ||g_i||),  i an output unit
+
+    Args:
+        clip_coeff: > 0, relative; the paper's range is 0.01 to 0.16.
+        include_output: clip the output layer too; the paper leaves it out.
+
+    >>> UnitwiseClip().hyperparameters
+    {'clip_coeff': 0.01}
+    """
+
+    clip_coeff: float = 0.01
+    include_output: bool = False
+
+    SMALLEST_NORM: ClassVar[float] = 1e-3
+
+    def __post_init__(self) -> None:
+        errors.number("clip_coeff", self.clip_coeff, 0, open_low=True)
+        errors.boolean("clip_output_layer", self.include_output)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        return {"clip_coeff": self.clip_coeff}
+
+    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+        grads, beyond = [], []
+        for g, p, axes in zip(x.grads, x.params, x.units, strict=True):
+            if axes is None:
+                grads.append(g)
+                continue
+            size = ops.sqrt(ops.sum(ops.square(g), axes, keepdims=True))
+            weight = ops.sqrt(ops.sum(ops.square(ops.cast(p, g.dtype)), axes, keepdims=True))
+            limit = ops.cast(s.clip_coeff, g.dtype) * ops.maximum(weight, self.SMALLEST_NORM)
+            grads.append(g * (limit / ops.maximum(size, limit)))
+            beyond.append(ops.any(size > limit))
+        clipped = ops.any(ops.stack(beyond)) if beyond else ops.zeros((), "bool")
+        return Clipped(grads, clipped, ops.full_like(x.global_norm, float("nan")))
+
+
+def _scaled(grads: Sequence[Tensor], norm: Scalar, limit: Scalar) -> list[Tensor]:
+    factor = _factor(norm, limit)
+    return [g * ops.cast(factor, g.dtype) for g in grads]
+
+
+def _scaled_each(grads: Sequence[Tensor], norms: Tensor, limits: Tensor) -> list[Tensor]:
+    factors = _factor(norms, limits)
+    return [g * ops.cast(factors[i], g.dtype) for i, g in enumerate(grads)]
+
+
+def _factor(norm: Tensor, limit: Tensor) -> Tensor:
+    """min(1, limit / norm), also where both are 0."""
+    return ops.where(norm > limit, limit / ops.maximum(norm, 1e-30), ops.ones_like(norm))
+
+
+METHODS = ("norm", "value", "adaptive", "agc")
+
+
+def from_options(options: Mapping[str, object]) -> ClipPolicy:
+    """The policy that `configure_gradient_clipping`'s options describe; those without effect are ignored.
+
+    Args:
+        options: `clip_method`, `clip_value`, `adaptive_clipping` (`enable`, `percentile`, `history_length`,
+            `min_clip_value`, `max_clip_value`), `per_parameter_clipping`, `clip_coeff`, `clip_output_layer`.
+
+    >>> from_options({"clip_method": "value", "clip_value": 0.5})
+    ClipByValue(limit=0.5)
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    allowed = (
+        "clip_method",
+        "clip_value",
+        "adaptive_clipping",
+        "per_parameter_clipping",
+        "clip_coeff",
+        "clip_output_layer",
+    )
+    for name in given:
+        if name not in allowed:
+            raise errors.unknown("clipping option", name, allowed)
+    adaptive = dict(given.get("adaptive_clipping", {}))  # type: ignore[call-overload]
+    for name in adaptive:
+        errors.choice(
+            "adaptive_clipping", name, ("enable", "percentile", "history_length", "min_clip_value", "max_clip_value")
+        )
+    method = errors.choice("clip_method", given.get("clip_method", "norm"), METHODS)
+    each = errors.boolean("per_parameter_clipping", given.get("per_parameter_clipping", False))
+    if errors.boolean("adaptive_clipping.enable", adaptive.pop("enable", method == "adaptive")):
+        return AdaptiveClip(**adaptive, clip_value=given.get("clip_value"), per_parameter=each)  # type: ignore[arg-type]
+    if method == "agc":
+        return UnitwiseClip(given.get("clip_coeff", 0.01), given.get("clip_output_layer", False))  # type: ignore[arg-type]
+    if "clip_value" not in given:
+        if method == "adaptive":
+            raise errors.ConfigError("clip_method='adaptive' contradicts adaptive_clipping.enable=False")
+        if "clip_method" in given:
+            raise errors.ConfigError(f"clip_method={method!r} needs clip_value, a number > 0")
+        return NoClip()
+    if method == "value":
+        return ClipByValue(given["clip_value"])  # type: ignore[arg-type]
+    return (ClipByNorm if each else ClipByGlobalNorm)(given["clip_value"])  # type: ignore[arg-type]
+
+
+def to_options(policy: ClipPolicy) -> dict[str, object]:
+    """Options from which `from_options` makes the policy again.
+
+    >>> from_options(to_options(ClipByNorm(2.0)))
+    ClipByNorm(limit=2.0)
+    """
+    if isinstance(policy, UnitwiseClip):
+        return {"clip_method": "agc", "clip_coeff": policy.clip_coeff, "clip_output_layer": policy.include_output}
+    if isinstance(policy, AdaptiveClip):
+        names = ("percentile", "history_length", "min_clip_value", "max_clip_value")
+        adaptive = {name: getattr(policy, name) for name in names if getattr(policy, name) is not None}
+        options = {"clip_method": "adaptive", "adaptive_clipping": adaptive, "clip_value": policy.clip_value}
+        return options | {"per_parameter_clipping": policy.per_parameter}
+    if isinstance(policy, _Limited):
+        method = "value" if isinstance(policy, ClipByValue) else "norm"
+        each = isinstance(policy, ClipByNorm)
+        return {"clip_method": method, "clip_value": policy.limit, "per_parameter_clipping": each}
+    return {}

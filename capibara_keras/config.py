@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
-from capibara_keras import errors
+from capibara_keras import clip, errors
 from capibara_keras.clip import ClipByGlobalNorm, ClipByNorm, ClipByValue, ClipPolicy, NoClip
+from capibara_keras.groups import Group, check_pattern
 from capibara_keras.rules import RULES, UpdateRule
 from capibara_keras.schedules import OPTION_NAMES as SCHEDULE_OPTIONS
 from capibara_keras.schedules import SchedulePlan
 
-__all__ = ["ALIASES", "OptimizerConfig", "parse"]
+__all__ = ["ALIASES", "OptimizerConfig", "Part", "parse"]
 
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], Any]
 
@@ -26,14 +27,46 @@ ALIASES = {
     "lr": "learning_rate",
     "gradient_clip_norm": "global_clipnorm",
     "accumulation_steps": "gradient_accumulation_steps",
+    "scale_loss": "loss_divided",
 }
-"""Other spellings -> Keras spelling. The schedules' own are in `capibara_keras.schedules`."""
+"""Other spellings -> Keras spelling, or where Keras has a method of that name, another. The schedules' own are in
+`capibara_keras.schedules`."""
 
 CLIPS: dict[str, type] = {"clipnorm": ClipByNorm, "clipvalue": ClipByValue, "global_clipnorm": ClipByGlobalNorm}
 """Keras' options -> clip policies."""
 
+CLIPPING = (
+    "clip_method",
+    "clip_value",
+    "adaptive_clipping",
+    "per_parameter_clipping",
+    "clip_coeff",
+    "clip_output_layer",
+)
+"""Options of `configure_gradient_clipping`."""
+
+ACCUMULATION = (
+    "gradient_accumulation_steps",
+    "normalize_gradients",
+    "loss_divided",
+    "defer_clip_until_accumulation",
+    "sync_batchnorm",
+    "remainder",
+    "nonfinite",
+)
+"""Options of `configure_gradient_accumulation`."""
+
 WEIGHT_DECAY_MODES = ("decoupled", "independent", "l2")
-NONFINITE_POLICIES = ("skip", "raise", "propagate")
+NONFINITE_POLICIES = ("skip", "drop_micro_batch", "raise", "propagate")
+REMAINDERS = ("flush", "carry")
+
+
+class Part(NamedTuple):
+    """Algorithm and clipping of one group; `clip` is `None` where group 0's acts."""
+
+    rule: UpdateRule
+    clip: ClipPolicy | None
+    hyperparameters: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,14 +82,28 @@ class OptimizerConfig:
         weight_decay_mode: "decoupled" (rate · decay · w), "independent" (not scaled by the peak of the rate,
             only by its schedule), or "l2" (added to the gradient).
         weight_decay_exclude: regular expressions, searched in variable paths.
-        clip: the clip policy.
+        clip: the clip policy; `clipping` the options of `configure_gradient_clipping` it came from, if it did.
+        skip_spikes: skip an update whose gradient norm is this many standard deviations above the mean of the
+            recent ones; `None` for never.
         use_ema, ema_momentum, ema_overwrite_frequency: as in Keras, counted in updates.
         accumulation_steps: micro-batches per update.
+        accumulator: keep a window also while one micro-batch fills it, so that the number can change later.
+        normalize_gradients: the mean over micro-batches; False: their sum.
+        loss_divided: the loss arrives divided by the number of micro-batches (by `scale_loss`, or by hand).
+        defer_clip_until_accumulation: clip the accumulated gradient; False: each micro-batch's.
+        sync_batchnorm: let the callback adjust `BatchNormalization` layers; see `sync_batchnorm`.
+        remainder: at the end of `fit`'s data "flush" a window that is not full, or "carry" it.
         loss_scale_factor: what the loss is multiplied by, and the gradient divided by.
-        nonfinite: "skip" the update of a gradient with NaN or Inf, skip it and "raise", or "propagate" it.
+        nonfinite: "skip" the update of a gradient with NaN or Inf; "drop_micro_batch" leaves only the bad
+            micro-batch out of its window; "raise" skips and raises; "propagate" lets it through.
+        layer_wise_lr_decay: d: the rate is multiplied by d^(deepest - depth); `layer_depths` gives depths by
+            pattern, else they come from the paths.
+        differential_learning_rates: pattern -> multiplier of the rate.
+        groups: see `Group`.
         maximize: ascend instead of descend; decay still shrinks the weights.
         foreach: one compiled step for all variables; False: one per variable.
-        differentiable: whether `Optimizer.functional_step` may be differentiated through.
+        differentiable: allow `Optimizer.functional_step`.
+        shard_state: on the JAX backend, spread the state over the data-parallel devices (ZeRO stage 1).
         jit_compile: compile the update with XLA, also where the model is not.
         no_deprecation_warning: kept, without effect.
 
@@ -71,16 +118,29 @@ class OptimizerConfig:
     weight_decay: float | None = None
     weight_decay_mode: str = "decoupled"
     weight_decay_exclude: tuple[str, ...] = ()
-    clip: ClipPolicy = dataclasses.field(default_factory=NoClip)
+    clip: ClipPolicy = field(default_factory=NoClip)
+    clipping: Mapping[str, Any] = field(default_factory=dict)
+    skip_spikes: float | None = None
     use_ema: bool = False
     ema_momentum: float = 0.99
     ema_overwrite_frequency: int | None = None
     accumulation_steps: int = 1
+    accumulator: bool = False
+    normalize_gradients: bool = True
+    loss_divided: bool = False
+    defer_clip_until_accumulation: bool = True
+    sync_batchnorm: bool = False
+    remainder: str = "flush"
     loss_scale_factor: float | None = None
     nonfinite: str = "skip"
+    layer_wise_lr_decay: float | None = None
+    layer_depths: Mapping[str, int] | None = None
+    differential_learning_rates: Mapping[str, float] | None = None
+    groups: tuple[Group, ...] = ()
     maximize: bool = False
     foreach: bool = True
     differentiable: bool = False
+    shard_state: bool = False
     jit_compile: bool = True
     no_deprecation_warning: bool = False
 
@@ -92,56 +152,129 @@ class OptimizerConfig:
                 f"learning_rate={self.learning_rate!r} is a schedule already, and schedule options were given too: "
                 f"{self.schedule.to_options()}. Give the rate's peak as a number, or leave the options out"
             )
-        if self.weight_decay is not None:
-            errors.number("weight_decay", self.weight_decay, 0)
-        errors.choice("weight_decay_mode", self.weight_decay_mode, WEIGHT_DECAY_MODES)
-        errors.number("ema_momentum", self.ema_momentum, 0, 1)
+        for name, check in _CHECKS.items():
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name))
         if self.ema_overwrite_frequency is not None:
             errors.integer("ema_overwrite_frequency", self.ema_overwrite_frequency, 1)
         errors.integer("gradient_accumulation_steps", self.accumulation_steps, 1)
-        if self.loss_scale_factor is not None:
-            errors.number("loss_scale_factor", self.loss_scale_factor, 0, open_low=True)
-        errors.choice("nonfinite", self.nonfinite, NONFINITE_POLICIES)
-        for name in ("use_scheduler", "use_ema", "maximize", "foreach", "differentiable", "jit_compile"):
-            errors.boolean(name, getattr(self, name))
+        for pattern, factor in (self.differential_learning_rates or {}).items():
+            errors.number(f"differential_learning_rates[{check_pattern(pattern)!r}]", factor, 0)
+        for pattern, depth in (self.layer_depths or {}).items():
+            errors.integer(f"layer_depths[{check_pattern(pattern)!r}]", depth, 0)
+        for group in self.groups:
+            if group.clip is not None and group.clip.history_length:
+                raise errors.ConfigError(
+                    f"group {group.pattern!r}: adaptive clipping is for all variables, not for one group"
+                )
 
     @property
     def algorithm(self) -> str:
         """The rule's name in `RULES`."""
-        return next(name for name, rule in RULES.items() if type(self.rule) is rule)
+        return _name_of(self.rule)
 
     @property
-    def hyperparameters(self) -> dict[str, float]:
-        """The numbers that can change without a new trace, by name, in the order of the packed variable.
+    def accumulates(self) -> bool:
+        """Whether an accumulator is kept."""
+        return self.accumulation_steps > 1 or self.accumulator
 
-        Decay and clip limit have a place in it also where there are none, under a name that nothing reads: so
-        the variable keeps its size when they are switched on or off.
-        """
-        values = dict(self.rule.hyperparameters)
-        values["no_weight_decay" if self.weight_decay is None else "weight_decay"] = self.weight_decay or 0.0
-        values["no_clip_limit" if self.clip.limit is None else "clip_limit"] = self.clip.limit or 0.0
-        if self.use_ema:
-            values["one_minus_ema_momentum"] = 1 - self.ema_momentum
-        return values
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Group 0, for all variables that no other one claims, and the groups."""
+        parts = [_part(self.rule, self.clip, self.weight_decay)]
+        for group in self.groups:
+            decay = self.weight_decay if group.weight_decay is None else group.weight_decay
+            parts.append(_part(group.rule or self.rule, group.clip, decay))
+        return tuple(parts)
+
+    @property
+    def shared(self) -> dict[str, float]:
+        """Hyperparameters that no group owns."""
+        values = {"one_minus_ema_momentum": 1 - self.ema_momentum} if self.use_ema else {}
+        return values | ({"spike_sigma": self.skip_spikes} if self.skip_spikes is not None else {})
+
+    @property
+    def packed_names(self) -> list[str]:
+        """The entries of the packed variable."""
+        return [name for part in self.parts for name in part.hyperparameters] + list(self.shared)
+
+    @property
+    def packed_values(self) -> list[float]:
+        """The numbers that can change without a new trace, in the order of `packed_names`."""
+        return [value for part in self.parts for value in part.hyperparameters.values()] + list(self.shared.values())
 
     def to_options(self) -> dict[str, Any]:
         """A flat dictionary in Keras' spelling; `parse` gives this configuration back."""
         options: dict[str, Any] = {"algorithm": self.algorithm, "learning_rate": self.learning_rate}
         options |= dataclasses.asdict(self.rule)  # type: ignore[call-overload]
         options |= {name: getattr(self, name) for name in _PLAIN}
-        options |= {name: self.clip.limit if type(self.clip) is kind else None for name, kind in CLIPS.items()}
+        keras_clip = not self.clipping
+        for name, kind in CLIPS.items():
+            options[name] = self.clip.limit if keras_clip and type(self.clip) is kind else None  # type: ignore[attr-defined]
+        options |= dict(self.clipping)
         options["weight_decay_exclude"] = list(self.weight_decay_exclude)
         options["gradient_accumulation_steps"] = self.accumulation_steps if self.accumulation_steps > 1 else None
+        options["groups"] = [_group_options(group) for group in self.groups]
         return options | (self.schedule.to_options() if self.schedule is not None else {})
 
 
-_PLAIN = tuple(
-    field.name
-    for field in dataclasses.fields(OptimizerConfig)
-    if field.name
-    not in ("rule", "learning_rate", "schedule", "clip", "accumulation_steps", "weight_decay_exclude")
+_SPECIAL = (
+    "rule",
+    "learning_rate",
+    "schedule",
+    "clip",
+    "clipping",
+    "accumulation_steps",
+    "weight_decay_exclude",
+    "groups",
 )
-_OWN = ("algorithm", "learning_rate", "weight_decay_exclude", "gradient_accumulation_steps", *CLIPS, *_PLAIN)
+_PLAIN = tuple(f.name for f in dataclasses.fields(OptimizerConfig) if f.name not in _SPECIAL)
+_OWN = (
+    "algorithm",
+    "learning_rate",
+    "weight_decay_exclude",
+    "gradient_accumulation_steps",
+    "groups",
+    *CLIPS,
+    *CLIPPING,
+    *_PLAIN,
+)
+
+
+def _mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise errors.ConfigError(f"{name}: expected a dictionary from patterns to numbers, received {value!r}")
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "weight_decay": lambda name, x: errors.number(name, x, 0),
+    "weight_decay_mode": lambda name, x: errors.choice(name, x, WEIGHT_DECAY_MODES),
+    "skip_spikes": lambda name, x: errors.number(name, x, 0, open_low=True),
+    "ema_momentum": lambda name, x: errors.number(name, x, 0, 1),
+    "remainder": lambda name, x: errors.choice(name, x, REMAINDERS),
+    "loss_scale_factor": lambda name, x: errors.number(name, x, 0, open_low=True),
+    "nonfinite": lambda name, x: errors.choice(name, x, NONFINITE_POLICIES),
+    "layer_wise_lr_decay": lambda name, x: errors.number(name, x, 0, 1, open_low=True),
+    "layer_depths": _mapping,
+    "differential_learning_rates": _mapping,
+} | dict.fromkeys(
+    (
+        "use_scheduler",
+        "use_ema",
+        "accumulator",
+        "normalize_gradients",
+        "loss_divided",
+        "defer_clip_until_accumulation",
+        "sync_batchnorm",
+        "maximize",
+        "foreach",
+        "differentiable",
+        "shard_state",
+        "jit_compile",
+        "no_deprecation_warning",
+    ),
+    errors.boolean,
+)
 
 
 def parse(options: Mapping[str, Any]) -> OptimizerConfig:
@@ -159,27 +292,25 @@ def parse(options: Mapping[str, Any]) -> OptimizerConfig:
     True
     """
     given = canonical(options)
-    algorithm = given.pop("algorithm", "adam")
-    if algorithm not in RULES:
-        raise errors.unknown("algorithm", algorithm, RULES)
-    rule = RULES[algorithm]
-    fields = [field.name for field in dataclasses.fields(rule)]
-    arguments = {name: given.pop(name) for name in fields if name in given}
+    rule, fields = _rule(given)
     schedule = {name: given.pop(name) for name in list(given) if name in SCHEDULE_OPTIONS}
-    clips = {name: given.pop(name, None) for name in CLIPS}
-    _refuse_foreign(given, algorithm, fields)
+    policy, clipping = _clip(given)
+    _refuse_foreign(given, _name_of(rule), fields)
     learning_rate = given.pop("learning_rate", None)
     use_scheduler = given.pop("use_scheduler", None)
     exclude = given.pop("weight_decay_exclude", None)
     accumulation = given.pop("gradient_accumulation_steps", None)
+    groups = given.pop("groups", None) or ()
     return OptimizerConfig(
-        rule=rule(**arguments),
+        rule=rule,
         learning_rate=rule.default_learning_rate if learning_rate is None else rate(learning_rate),
         schedule=SchedulePlan.from_options(schedule) if schedule or use_scheduler else None,
         use_scheduler=bool(schedule) if use_scheduler is None else use_scheduler,
-        clip=_clip(clips),
+        clip=policy,
+        clipping=clipping,
         weight_decay_exclude=patterns(exclude or ()),
         accumulation_steps=1 if accumulation is None else accumulation,
+        groups=tuple(_group(group) for group in groups),
         **given,
     )
 
@@ -202,13 +333,21 @@ def rate(value: Any) -> Rate:
     """A learning rate as given by a user: a number of any kind, a schedule, a serialised schedule, a callable."""
     if isinstance(value, dict):
         value = keras.saving.deserialize_keras_object(value)
-    if isinstance(value, str) or callable(value):
-        if callable(value):
-            return value
+    if isinstance(value, str):
         raise errors.ConfigError(f"learning_rate: expected a number, a schedule or a callable, received {value!r}")
+    if callable(value):
+        return value
     if getattr(value, "shape", None) == ():
         value = float(value)
     return errors.number("learning_rate", value, 0)
+
+
+def idle_clipping(configuration: OptimizerConfig) -> list[str]:
+    """A line for each clipping option that has no effect in the chosen method."""
+    effective = clip.to_options(configuration.clip)
+    kept = [name for name in configuration.clipping if name not in effective and name != "clip_method"]
+    method = effective.get("clip_method", "no clipping")
+    return [f"{name}={configuration.clipping[name]!r} has no effect: clip_method is {method!r}" for name in kept]
 
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -220,14 +359,64 @@ def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _clip(limits: Mapping[str, float | None]) -> ClipPolicy:
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    if len(given) > 1:
-        named = " and ".join(f"{name}={limit!r}" for name, limit in given.items())
+def _rule(given: dict[str, Any]) -> tuple[UpdateRule, list[str]]:
+    """The rule that `algorithm` and its hyperparameters name, taken out of `given`, and its options."""
+    algorithm = given.pop("algorithm", "adam")
+    if algorithm not in RULES:
+        raise errors.unknown("algorithm", algorithm, RULES)
+    kind = RULES[algorithm]
+    fields = [f.name for f in dataclasses.fields(kind)]
+    return kind(**{name: given.pop(name) for name in fields if name in given}), fields
+
+
+def _name_of(rule: UpdateRule) -> str:
+    return next(name for name, kind in RULES.items() if type(rule) is kind)
+
+
+def _part(rule: UpdateRule, policy: ClipPolicy | None, weight_decay: float | None) -> Part:
+    values = dict(rule.hyperparameters)
+    if weight_decay is not None:
+        values["weight_decay"] = weight_decay
+    return Part(rule, policy, values | (policy.hyperparameters if policy is not None else {}))
+
+
+def _clip(given: dict[str, Any]) -> tuple[ClipPolicy, dict[str, Any]]:
+    """The clip policy, in Keras' words or in those of `configure_gradient_clipping`, taken out of `given`."""
+    limits = {name: given.pop(name, None) for name in CLIPS}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    clipping = {name: given.pop(name) for name in CLIPPING if name in given}
+    clipping = {name: value for name, value in clipping.items() if value is not None}
+    if len(limits) + bool(clipping) > 1:
+        named = " and ".join(f"{name}={value!r}" for name, value in (limits | clipping).items())
         raise errors.ConfigError(f"{named} exclude each other: give one way of clipping")
-    for name, limit in given.items():
-        return CLIPS[name](errors.number(name, limit, 0, open_low=True))
-    return NoClip()
+    for name, limit in limits.items():
+        return CLIPS[name](errors.number(name, limit, 0, open_low=True)), {}
+    return clip.from_options(clipping), clipping
+
+
+def _group(options: Any) -> Group:
+    """A group from a dictionary: `pattern`, and any of `rate`, `weight_decay`, `algorithm`, its hyperparameters,
+    and clipping."""
+    if isinstance(options, Group):
+        return options
+    if not isinstance(options, Mapping) or "pattern" not in options:
+        raise errors.ConfigError(f"groups: expected dictionaries with a 'pattern', received {options!r}")
+    given = canonical(options)
+    pattern = given.pop("pattern")
+    rule, fields = _rule(given) if "algorithm" in given else (None, [])
+    policy, _ = _clip(given)
+    allowed = ("pattern", "rate", "weight_decay", "algorithm", *fields, *CLIPS, *CLIPPING)
+    for name in given:
+        if name not in ("rate", "weight_decay"):
+            raise errors.unknown(f"option of group {pattern!r}", name, allowed)
+    return Group(pattern, rule=rule, clip=None if isinstance(policy, NoClip) else policy, **given)
+
+
+def _group_options(group: Group) -> dict[str, Any]:
+    options: dict[str, Any] = {"pattern": group.pattern, "rate": group.rate, "weight_decay": group.weight_decay}
+    if group.rule is not None:
+        options |= {"algorithm": _name_of(group.rule)} | dataclasses.asdict(group.rule)  # type: ignore[call-overload]
+    return options | (clip.to_options(group.clip) if group.clip is not None else {})
 
 
 def _refuse_foreign(given: Mapping[str, Any], algorithm: str, fields: list[str]) -> None:

@@ -1,8 +1,8 @@
 """The seam to Keras: an optimizer that owns variables, and hands them to the pipeline.
 
 The private Keras names relied on are `_iterations`, `_learning_rate`, `_get_current_learning_rate`, `_variables`,
-`_trainable_variables`, `_get_variable_index`, `_var_key`, `_check_variables_are_known`, `_use_weight_decay`,
-`_track_variable`, `_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras changes
+`_trainable_variables`, `_trainable_variables_indices`, `_get_variable_index`, `_var_key`, `_use_weight_decay`,
+`_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras changes
 them.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import re
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +21,14 @@ import numpy as np
 from keras import ops
 
 from capibara_keras import backend, checkpoint, config, errors, pipeline
+from capibara_keras.clip import NoClip
 from capibara_keras.config import OptimizerConfig
-from capibara_keras.pipeline import Plan, State, VariablePlan
+from capibara_keras.pipeline import Plan, State
+from capibara_keras.planning import group_numbers, make_plan
+from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.records import StepRecord
 from capibara_keras.schedules import SchedulePlan
+from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
 from capibara_keras.types import Scalar, Tensor, Variable
 
 __all__ = ["Core"]
@@ -40,10 +45,10 @@ class Core(keras.optimizers.Optimizer):
     """
 
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
-        self._set(_options={}, _cache={}, _revision=0, _traced=False, _stale=False, _attached=False, _volatile=[], _state=None, _pending=None)
-        self._set(_rate_multiplier=None, _excluded=set(), _plans={}, _total_steps=None, _raised=0)
-        learning_rate = _pending_or_resolved(configuration, None)
-        super().__init__(learning_rate=learning_rate, name=name)
+        self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
+        self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
+        self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0)
+        super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
     # Configuration -----------------------------------------------------------------------------------------
@@ -54,6 +59,8 @@ class Core(keras.optimizers.Optimizer):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "loss_scale_factor" and self.__dict__.get("_options"):
+            self._set(_wrapped=True)  # by a Keras wrapper, which scales the loss itself and never asks this one
         if name in self.__dict__.get("_options", {}) and name != "loss_scale_factor":
             self.reconfigure({name: value})
         else:
@@ -64,7 +71,11 @@ class Core(keras.optimizers.Optimizer):
     def _adopt(self, configuration: OptimizerConfig) -> None:
         """Take a configuration, and show its options as attributes."""
         options = configuration.to_options()
-        hidden = ("algorithm", "learning_rate", *(configuration.schedule.to_options() if configuration.schedule else ()))
+        hidden = (
+            "algorithm",
+            "learning_rate",
+            *(configuration.schedule.to_options() if configuration.schedule else ()),
+        )
         shown = {name: value for name, value in options.items() if name not in hidden}
         self._set(_config=configuration, _options=shown, **shown)
 
@@ -84,24 +95,27 @@ class Core(keras.optimizers.Optimizer):
         0.95
         """
         given = config.canonical(options)
-        merged = self._config.to_options() | {"learning_rate": self._config.learning_rate}
-        if any(given.get(name) is not None for name in config.CLIPS):
-            merged |= dict.fromkeys(config.CLIPS)
-        self._change(config.parse(merged | given))
+        current = self._config.to_options()
+        if any(given.get(name) is not None for name in (*config.CLIPS, *config.CLIPPING)):
+            kept = config.CLIPPING if any(name in given for name in config.CLIPPING) else ()
+            current |= {name: None for name in (*config.CLIPS, *config.CLIPPING) if name not in kept}
+        self._change(config.parse(current | given))
 
     def _change(self, new: OptimizerConfig) -> None:
+        """Take a new configuration: numbers into variables, the rest by forgetting what was compiled."""
         old = self._config
         if backend.tracing(()):
             raise errors.ConfigError("options cannot change inside a function that is being traced")
         if self.built:
             self._refuse_change_of_state(old, new)
-        static = _static(new) != _static(old)
         self._adopt(new)
-        if self.built:
-            self._state.hyperparameters.assign(np.array(list(new.hyperparameters.values())))
+        if self.built and _static(new) == _static(old):
+            self._states.set_numbers(new)
+        elif self.built:
+            self._assemble()
         if new.schedule != old.schedule or new.use_scheduler != old.use_scheduler:
             self._resolve_schedule()
-        elif static:
+        elif _static(new) != _static(old):
             self._retrace()
 
     def _schedule(self, plan: SchedulePlan) -> None:
@@ -178,7 +192,7 @@ class Core(keras.optimizers.Optimizer):
         elif isinstance(self._learning_rate, keras.Variable):
             self._learning_rate.assign(value)
         elif value != float(self.learning_rate):
-            shape = float(self._scheduled(self._iterations)) or _peak_of(self._learning_rate)
+            shape = float(self._scheduled(self._iterations)) or peak_of(self._learning_rate)
             self._multiplier().assign(value / shape)
 
     def _get_current_learning_rate(self) -> Any:
@@ -198,7 +212,7 @@ class Core(keras.optimizers.Optimizer):
 
     def _multiplier(self) -> Variable:
         if self._rate_multiplier is None:
-            self._set(_rate_multiplier=self.add_variable((), "ones", _scalar_dtype(), name="learning_rate_multiplier"))
+            self._set(_rate_multiplier=self.add_variable((), "ones", scalar_dtype(), name="learning_rate_multiplier"))
         return self._rate_multiplier
 
     def _follow(self, schedule: Any) -> None:
@@ -208,13 +222,14 @@ class Core(keras.optimizers.Optimizer):
         if isinstance(previous, keras.Variable):
             self._untrack_variable(previous)
         if self.built:
-            self._set(_state=self._state._replace(rate=self._multiplier()))
+            self._assemble()
         self._retrace()
 
-    def attach(self, *, total_steps: int | None = None) -> bool:
+    def attach(self, *, model: Any = None, total_steps: int | None = None) -> bool:
         """Tell the optimizer what it cannot see. The callbacks of this package do this in `fit`.
 
         Args:
+            model: tells which layers the variables belong to, and which of them train now.
             total_steps: updates of the whole training; completes a schedule that was configured without.
 
         Returns:
@@ -228,6 +243,10 @@ class Core(keras.optimizers.Optimizer):
         1.0
         """
         self._set(_attached=True)
+        if model is not None:
+            self._set(_model=weakref.ref(model))
+            if self.built:
+                self.build(model.trainable_variables)
         if total_steps is not None:
             self._set(_total_steps=errors.integer("total_steps", total_steps, 1))
             self._resolve_schedule()
@@ -238,7 +257,7 @@ class Core(keras.optimizers.Optimizer):
     def _resolve_schedule(self) -> None:
         """Build the configured schedule from what is known."""
         if self._config.schedule is not None and self._config.use_scheduler:
-            new = _pending_or_resolved(self._config, self._total_steps)
+            new = rate_of(self._config, self._total_steps)
             if not isinstance(self._learning_rate, _Schedule) or new.get_config() != self._learning_rate.get_config():
                 self._follow(new)
 
@@ -252,28 +271,39 @@ class Core(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[Variable]:
         """All state: what checkpoints hold, then what the constructor sets anew."""
-        return self._variables[:] + self._volatile
+        return self._variables[:] + self._states.untracked
+
+    @property
+    def _state(self) -> State:
+        """The state as variables."""
+        return self._states.state
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create the state for a list of variables, and restore what was loaded before. Building again does nothing.
+        """Create the state for a list of variables, and restore what was loaded before.
+
+        Building again with the same variables does nothing; with others (layers unfrozen, or frozen again) the
+        state of the known ones is kept, and new ones start afresh, their bias correction at their own first update.
 
         Raises:
             CheckpointError: what was loaded belongs to other variables or to another algorithm; each time.
         """
-        if not self.built:
-            self._build(list(variables))
+        variables = list(variables)
+        if not (self.built and [self._var_key(v) for v in variables] == list(self._trainable_variables_indices)):
+            self._build(variables)
         if self._pending is not None:
             with backend.outside_trace():
-                checkpoint.restore(self._inventory(), self._config, *self._pending)
-            self._set(_pending=None)
+                self._restore(*self._pending)
 
     def _build(self, variables: list[Variable]) -> None:
+        if self.shard_state and keras.backend.backend() != "jax":
+            raise errors.ConfigError(f"shard_state=True needs the JAX backend, this is {keras.backend.backend()!r}")
+        extended = self.built
+        self._trainable_variables_indices.clear()
         with self._hidden("use_ema", "gradient_accumulation_steps"):  # Keras would make its own state for them
             super().build(variables)
-        self._set(_state=self._create_state(variables))
-        averages = [row[0] if row else None for row in self._state.averages]
-        if self.use_ema:
-            self._set(_model_variables_moving_average=averages)
+        self._assemble()
+        if extended:
+            self._retrace()
 
     @contextlib.contextmanager
     def _hidden(self, *names: str) -> Iterator[None]:
@@ -282,72 +312,19 @@ class Core(keras.optimizers.Optimizer):
         yield
         self._set(**values)
 
-    def _create_state(self, variables: list[Variable]) -> State:
-        configuration, dtype = self._config, _scalar_dtype()
+    def _assemble(self) -> None:
+        """Bring the state variables in line with configuration and model."""
+        variables = self._trainable_variables
         rate = self._learning_rate if isinstance(self._learning_rate, keras.Variable) else self._multiplier()
-        accumulating = configuration.accumulation_steps > 1
-        hyperparameters = list(configuration.hyperparameters.values())
-        size = len(variables)
-        return State(
-            params=variables,
-            counters=self.add_variable((len(pipeline.COUNTERS),), dtype="int", name="counters"),
-            statistics=self.add_variable((len(pipeline.STATISTICS),), _nan, dtype, name="statistics"),
-            gradient_norms=self.add_variable((size,), _nan, dtype, name="gradient_norms"),
-            window=[
-                self.add_variable((), dtype="int", name="micro_step"),
-                self._untracked("accumulation_steps", configuration.accumulation_steps, "int"),
-            ]
-            if accumulating
-            else [],
-            contributed=[self.add_variable((size,), dtype="int", name="contributed")] if accumulating else [],
-            slots=[
-                [self._like(v, slot.name, slot.shape, slot.dtype, slot.initializer) for slot in configuration.rule.slots]
-                if not _overwrites(v)
-                else []
-                for v in variables
-            ],
-            averages=[[self._like(v, "average")] if self.use_ema and not _overwrites(v) else [] for v in variables],
-            accumulators=[
-                [self._like(v, "accumulator", aggregation="sum", synchronization="on_read")] if accumulating else []
-                for v in variables
-            ],
-            updates=self._iterations,
-            rate=rate,
-            hyperparameters=self._untracked("hyperparameters", hyperparameters, dtype),
-        )
+        numbers = group_numbers(self._config, [path_of(v) for v in variables])
+        state = self._states.assemble(self._config, variables, numbers, rate)
+        if self.use_ema:
+            self._set(_model_variables_moving_average=[row[0] if row else None for row in state.averages])
 
-    def _like(
-        self,
-        variable: Variable,
-        name: str,
-        shape: tuple[int, ...] | None = None,
-        dtype: str | None = None,
-        initializer: Any = "zeros",
-        **distribution: str,
-    ) -> Variable:
-        """A state variable for a model variable, in its place and layout."""
-        own_shape = tuple(variable.shape)
-        with backend.colocated(variable):
-            state = keras.Variable(
-                initializer=keras.initializers.get(initializer),
-                shape=own_shape if shape is None else shape,
-                dtype=dtype or compute_dtype(variable),
-                trainable=False,
-                layout=getattr(variable, "_layout", None) if shape in (None, own_shape) else None,
-                name=f"{path_of(variable).replace('/', '_')}_{name}",
-                **distribution,
-            )
-        self._track_variable(state)
-        return state
-
-    def _untracked(self, name: str, value: Any, dtype: str) -> Variable:
-        """A variable that `variables` lists but no checkpoint holds: the constructor's values win."""
-        value = np.array(value)
-        variable = keras.Variable(
-            lambda shape, dtype: ops.convert_to_tensor(value, dtype), value.shape, dtype, trainable=False, name=name
-        )
-        self._volatile.append(variable)
-        return variable
+    @property
+    def _rows(self) -> list[Row]:
+        """The state of each variable that the optimizer is built on."""
+        return [self._states.rows[self._var_key(v)] for v in self._trainable_variables]
 
     # Update ------------------------------------------------------------------------------------------------
 
@@ -376,21 +353,92 @@ class Core(keras.optimizers.Optimizer):
         grads: Sequence[Tensor | None],
         trainable_variables: Sequence[Variable] | None,
         *,
-        schedule_step: Scalar | None = None,
         measure: bool = False,
+        **extra: Any,
     ) -> None:
         grads = list(grads)
         if not grads:
             return
         full = self._aligned(grads, trainable_variables)
-        accumulating = bool(self._state.window)
-        uncertain = frozenset(i for i, g in enumerate(full) if g is None) if accumulating else frozenset()
-        self._set(_traced=self._traced or backend.tracing(full))
-        extra = () if schedule_step is None else (ops.convert_to_tensor(schedule_step, "int32"),)
-        key = (self._revision, self.loss_scale_factor, bool(extra), measure)
-        backend.run(self._step(uncertain, measure), full, extra, self._cache, key)
+        weight, self_weight = extra.pop("weight", None), self._weight
+        weight = self_weight if weight is None else weight
+        given = {name: ops.convert_to_tensor(x, "int32") for name, x in extra.items() if x is not None}
+        if weight is not None:
+            given["weight"] = ops.convert_to_tensor(weight, scalar_dtype())
+        uncertain = frozenset(i for i, g in enumerate(full) if g is None) if self._state.window else frozenset()
+        self._set(_traced=self._traced or backend.tracing(full), _weight=None)
+        backend.run(self._step(uncertain, measure), full, given, self._cache, self._key(*sorted(given), measure))
         if self.nonfinite == "raise" and not backend.tracing(full):
             self.raise_if_nonfinite()
+
+    def _key(self, *parts: Any) -> tuple[Any, ...]:
+        """What tells compiled steps apart, beside which gradients are missing."""
+        return (self._revision, self.loss_scale_factor, self._arrives_divided, *parts)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss before its gradient is taken: multiplied by `loss_scale_factor`, and divided by the micro-batches
+        of a window where `loss_divided` asks for that.
+
+        >>> import capibara_keras as ck
+        >>> ck.Adam(loss_scale_factor=8.0).scale_loss(2.0)
+        16.0
+        """
+        loss = super().scale_loss(loss)
+        if not (self._config.loss_divided and self._config.accumulates) or self._wrapped:
+            return loss
+        full = self._state.window[1] if self.built else self._config.accumulation_steps
+        return loss / ops.cast(full, getattr(loss, "dtype", "float32"))
+
+    @property
+    def _arrives_divided(self) -> bool:
+        """Whether the loss has been divided: under a wrapper of Keras' nobody calls `scale_loss`."""
+        return self._config.loss_divided and self._config.accumulates and not self._wrapped
+
+    def _accumulate(self, grads: Sequence[Tensor | None], variables: Sequence[Variable] | None, weight: Any) -> None:
+        """Add a micro-batch to the window, and leave the update to `flush`."""
+        if not self._config.accumulates:
+            self.reconfigure({"accumulator": True})
+        full = self._aligned(list(grads), variables)
+        step = self._step(frozenset(), False)
+        step = dataclasses.replace(step, window=dataclasses.replace(step.window, is_due=None))
+        given = {} if weight is None else {"weight": ops.convert_to_tensor(weight, scalar_dtype())}
+        backend.run(step, full, given, self._cache, self._key("accumulate", *given))
+
+    def _clear_window(self) -> None:
+        """Forget the micro-batches of the window."""
+        if self.built and self._state.window:
+            state = self._state
+            rows = [row[0] for row in state.accumulators]
+            for variable in [*rows, state.window[0], state.window[2], *state.contributed]:
+                variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+    def weigh(self, weight: Any) -> None:
+        """Give the next micro-batch a weight in its window's mean: its number of tokens, say. Call it before `apply`,
+        also inside a compiled `train_step`.
+
+        Args:
+            weight: scalar > 0; number or tensor. Micro-batches without one weigh 1.
+        """
+        self._set(_weight=weight)
+
+    def flush(self) -> None:
+        """Update with the micro-batches that are in the window, though it is not full; nothing if there are none.
+
+        >>> import capibara_keras as ck, keras
+        >>> w, optimizer = keras.Variable([1.0]), ck.SGD(learning_rate=0.5, gradient_accumulation_steps=4)
+        >>> optimizer.apply([keras.ops.array([1.0])], [w])
+        >>> optimizer.flush()
+        >>> w.numpy().tolist()
+        [0.5]
+        """
+        if self.built and self._state.window and self.pending_micro_batches:
+            everything = frozenset(range(len(self._trainable_variables)))
+            backend.flush(self._step(everything, False), self._cache, self._key())
+
+    @property
+    def pending_micro_batches(self) -> int:
+        """Micro-batches in the window that no update has used yet."""
+        return int(ops.convert_to_numpy(self._state.window[0])) if self.built and self._state.window else 0
 
     def _aligned(self, grads: list[Tensor | None], variables: Sequence[Variable] | None) -> list[Tensor | None]:
         """One dense gradient or `None` for each variable that the optimizer was built with."""
@@ -402,11 +450,12 @@ class Core(keras.optimizers.Optimizer):
                 )
             variables = self._trainable_variables
         variables = list(variables)
+        if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
+            self._extend(variables)
         if len(grads) != len(variables):
             raise errors.ConfigError(f"apply: {len(grads)} gradients for {len(variables)} variables")
         if not self.built or self._pending is not None:
-            self.build(variables)
-        self._check_variables_are_known(variables)
+            self.build(self._trainable_variables if self.built else variables)
         if all(g is None for g in grads):
             raise errors.ConfigError("apply: No gradients provided for any variable; every gradient is None")
         absent = [path_of(v) for v, g in zip(variables, grads, strict=True) if g is None]
@@ -418,57 +467,57 @@ class Core(keras.optimizers.Optimizer):
                 full[self._get_variable_index(v)] = backend.dense(g, v)
         return full
 
+    def _extend(self, variables: list[Variable]) -> None:
+        """Take in variables that the model has gained since `build`."""
+        unknown = [v for v in variables if self._var_key(v) not in self._trainable_variables_indices]
+        if len(unknown) == len(variables):
+            raise errors.ConfigError(
+                f"apply: none of the variables {[path_of(v) for v in unknown][:5]} is one that this optimizer was "
+                "built with; make an optimizer of its own for another model, or call `optimizer.build(variables)`"
+            )
+        known = [v for v in self._trainable_variables if not any(v is other for other in variables)]
+        self.build([*variables, *known])
+
     def _step(self, uncertain: frozenset[int], measure: bool) -> backend.Step:
-        plan = self._plan()
+        plan, state = self._plan(), self._state
 
-        def update(state: State, grads: list[Tensor | None], extra: tuple[Tensor, ...]) -> State:
-            step = extra[0] if extra else None
-            return pipeline.update(plan, state, grads, uncertain=uncertain, schedule_step=step, measure=measure)
+        def update(state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor]) -> State:
+            at = extra.get("schedule_step")
+            return pipeline.update(plan, state, grads, uncertain=uncertain, schedule_step=at, measure=measure)
 
-        if not self._state.window:
-            return backend.Step(self._state, update, jit=self.jit_compile, fused=plan.fused)
-        return backend.Step(
-            self._state,
-            update,
-            accumulate=lambda state, grads: pipeline.accumulate(plan, state, grads),
+        def accumulate(
+            state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor], keep: Scalar | None
+        ) -> State:
+            return pipeline.accumulate(plan, state, grads, extra.get("weight"), keep)
+
+        window = backend.Window(
+            accumulate=accumulate,
             sums=lambda state: [row[0] for row in state.accumulators],
             is_due=pipeline.window_is_full,
-            jit=self.jit_compile,
-            fused=plan.fused,
+            is_finite=pipeline.is_finite if plan.nonfinite == "drop_micro_batch" else None,
+            reduced=plan.clip_micro_batches,
         )
+        return backend.Step(state, update, window if state.window else None, self.jit_compile, plan.fused)
 
     def _plan(self) -> Plan:
         """What is fixed for a compiled step, as of now."""
-        if self.loss_scale_factor not in self._plans:
-            configuration = self._config
-            scheduled = not isinstance(self._learning_rate, keras.Variable)
-            independent = configuration.weight_decay_mode == "independent" and configuration.weight_decay is not None
-            self._plans[self.loss_scale_factor] = Plan(
-                rule=configuration.rule,
-                clip=configuration.clip,
-                variables=tuple(
-                    VariablePlan(
-                        path=path_of(v),
-                        dtype=compute_dtype(v),
-                        decays=self._use_weight_decay(v),
-                        overwrite=_overwrites(v),
-                        constraint=getattr(v, "constraint", None),
-                    )
-                    for v in self._trainable_variables
-                ),
-                hyperparameters=tuple(configuration.hyperparameters),
-                dtype=_scalar_dtype(),
+        key = (self.loss_scale_factor, self._arrives_divided)
+        if key not in self._plans:
+            settings, scheduled = self._config, not isinstance(self._learning_rate, keras.Variable)
+            independent = settings.weight_decay_mode == "independent"
+            self._plans[key] = make_plan(
+                settings,
+                self._trainable_variables,
+                self._rows,
+                decays=[self._use_weight_decay(v) for v in self._trainable_variables],
                 schedule=self._scheduled if scheduled else None,
-                peak=(independent and (_peak_of(self._learning_rate) if scheduled else configuration.learning_rate))
+                peak=(independent and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
                 or 1.0,  # of a rate that is 0 until it is assigned, the peak is not known
-                weight_decay_mode=configuration.weight_decay_mode,
-                maximize=configuration.maximize,
-                nonfinite=configuration.nonfinite,
-                ema_overwrite_frequency=configuration.ema_overwrite_frequency,
                 loss_scale=self.loss_scale_factor,
-                fused=configuration.foreach,
+                divided=self._arrives_divided,
+                model=self._model(),
             )
-        return self._plans[self.loss_scale_factor]
+        return self._plans[key]
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """At the end of `fit`, Keras asks for the final weights: the averages, with EMA."""
@@ -493,11 +542,47 @@ class Core(keras.optimizers.Optimizer):
         """
         if not self.built:
             raise errors.ConfigError("statistics: there are none before the first update")
-        values = dict(zip(pipeline.STATISTICS, ops.convert_to_numpy(self._state.statistics).tolist(), strict=True))
-        skipped = values.pop("skipped") == 1
+        rows = self._recent_statistics()
+        latest = rows[-1] if len(rows) else np.full(len(pipeline.STATISTICS), np.nan)
+        values = dict(zip(pipeline.STATISTICS, latest.tolist(), strict=True))
+        skipped, clipped = values.pop("skipped") == 1, values.pop("clipped") == 1
         updates = int(ops.convert_to_numpy(self._iterations))
-        clipped = values.pop("clipped") == 1
-        return StepRecord(update=updates - (not skipped), clipped=clipped, skipped=skipped, **values)
+        return StepRecord(update=max(updates - (not skipped), 0), clipped=clipped, skipped=skipped, **values)
+
+    def _recent_statistics(self) -> np.ndarray:
+        """Statistics of recent updates, skipped ones included, oldest first, a row each; see `STATISTICS`."""
+        ring = ops.convert_to_numpy(self._state.statistics)
+        attempts = int(ops.convert_to_numpy(self._iterations)) + self.counters()["skipped"]
+        known = min(attempts, len(ring))
+        return ring[np.arange(attempts - known, attempts) % len(ring)]
+
+    def clipped_share(self) -> float:
+        """Share of the last 100 updates in which clipping acted; `nan` where clipping is off.
+
+        >>> import capibara_keras as ck
+        >>> ck.SGD().clipped_share()
+        nan
+        """
+        if not self.built or isinstance(self._config.clip, NoClip):
+            return float("nan")
+        rows = self._recent_statistics()[-100:]
+        return float(np.mean(rows[:, pipeline.STATISTICS.index("clipped")])) if len(rows) else float("nan")
+
+    def layer_norms(self) -> dict[str, float]:
+        """L2 norm of the last gradient of each layer, before clipping.
+
+        >>> import capibara_keras as ck, keras
+        >>> optimizer = ck.SGD()
+        >>> optimizer.apply([keras.ops.array([3.0, 4.0])], [keras.Variable([0.0, 0.0], name="w")])
+        >>> optimizer.layer_norms()
+        {'w': 5.0}
+        """
+        squares: dict[str, float] = {}
+        norms = ops.convert_to_numpy(self._state.gradient_norms) if self.built else []
+        for row, norm in zip(self._rows if self.built else [], norms, strict=True):
+            layer = row.path.rsplit("/", 1)[0]
+            squares[layer] = squares.get(layer, 0.0) + float(norm) ** 2
+        return {layer: square**0.5 for layer, square in squares.items()}
 
     def counters(self) -> dict[str, int]:
         """How many micro-batches were seen, and how many updates were skipped or clipped.
@@ -506,7 +591,7 @@ class Core(keras.optimizers.Optimizer):
         >>> optimizer = ck.SGD()
         >>> optimizer.apply([keras.ops.array([float("nan")])], [keras.Variable([1.0])])
         >>> optimizer.counters()
-        {'micro_steps': 1, 'skipped': 1, 'clipped': 0}
+        {'micro_steps': 1, 'skipped': 1, 'clipped': 0, 'spikes': 0, 'dropped': 0}
         """
         if not self.built:
             return dict.fromkeys(pipeline.COUNTERS, 0)
@@ -524,8 +609,8 @@ class Core(keras.optimizers.Optimizer):
             norms = ops.convert_to_numpy(self._state.gradient_norms)
             bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if np.isinf(x)]
             raise FloatingPointError(
-                f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in {', '.join(bad)}; "
-                "weights and state are as before"
+                f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in "
+                f"{', '.join(bad)}; weights and state are as before"
             )
 
     # Saving ------------------------------------------------------------------------------------------------
@@ -543,7 +628,8 @@ class Core(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
-        checkpoint.save(self._inventory(), self._config, store)
+        joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
+        checkpoint.save(self._inventory(), self._config, joined, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the state from one of Keras' stores; before `build`, it is kept until then.
@@ -555,37 +641,26 @@ class Core(keras.optimizers.Optimizer):
         if loaded is None:
             warnings.warn(f"{self.name}: the file holds no optimizer state; starting afresh", stacklevel=2)
         elif self.built:
-            checkpoint.restore(self._inventory(), self._config, *loaded)
-            self._set(_pending=None)
+            self._restore(*loaded)
         else:
             self._set(_pending=loaded)
 
+    def _restore(self, description: checkpoint.Description, arrays: Mapping[checkpoint.Key, np.ndarray]) -> None:
+        checkpoint.restore(self._inventory(), self._config, description, arrays)
+        self._set(_pending=None)
+        joined = description.get("joined", {})
+        if joined:
+            self._states.join(joined)
+            self._retrace()
+
     def _inventory(self) -> dict[checkpoint.Key, Variable]:
         """State variables by (name, path of the variable they belong to)."""
-        rate = {("learning_rate", ""): self._learning_rate} if isinstance(self._learning_rate, keras.Variable) else {}
-        if self._rate_multiplier is not None:
-            rate = {("learning_rate_multiplier", ""): self._rate_multiplier}
-        inventory = {("iteration", ""): self._iterations} | rate
-        if self._state is None:
-            return inventory
-        state = self._state
-        for name in ("counters", "statistics", "gradient_norms"):
-            inventory[name, ""] = getattr(state, name)
-        if state.window:
-            inventory["micro_step", ""], inventory["contributed", ""] = state.window[0], state.contributed[0]
-        names = [slot.name for slot in self._config.rule.slots]
-        for path, slots, average, accumulator in zip(
-            _unique([path_of(v) for v in state.params]), state.slots, state.averages, state.accumulators, strict=True
-        ):
-            inventory |= {(name, path): variable for name, variable in zip(names, slots, strict=False)}
-            inventory |= {("average", path): variable for variable in average}
-            inventory |= {("accumulator", path): variable for variable in accumulator}
-        return inventory
-
-
-def path_of(variable: Variable) -> str:
-    """The path of a Keras variable, or the name of a native one."""
-    return str(getattr(variable, "path", None) or variable.name.split(":")[0])
+        inventory = {("iteration", ""): self._iterations}
+        if isinstance(self._learning_rate, keras.Variable):
+            inventory["learning_rate", ""] = self._learning_rate
+        elif self._rate_multiplier is not None:
+            inventory["learning_rate_multiplier", ""] = self._rate_multiplier
+        return inventory | self._states.inventory()
 
 
 def _exactly(path: str) -> str:
@@ -594,86 +669,35 @@ def _exactly(path: str) -> str:
     return f"^({re.escape(first)}/)?{re.escape(rest)}$" if "/" in rest else f"^{re.escape(path)}$"
 
 
-def compute_dtype(variable: Variable) -> str:
-    """Of the update: the variable's dtype, but float32 for a half-precision one, where moments would stall."""
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    return "float64" if dtype == "float64" else "float32"
-
-
-def _scalar_dtype() -> str:
-    return "float64" if keras.config.floatx() == "float64" else "float32"
-
-
-def _nan(shape: Any, dtype: Any = None) -> Tensor:
-    return ops.full(shape, float("nan"), dtype)
-
-
-def _overwrites(variable: Variable) -> bool:
-    return bool(getattr(variable, "overwrite_with_gradient", False))
-
-
 def _same(stored: float, configured: Any) -> bool:
     return not callable(configured) and stored in (configured, float(np.float32(configured)))
 
 
-def _unique(paths: list[str]) -> list[str]:
-    """Paths with a number appended where one occurs again."""
-    seen: dict[str, int] = {}
-    result = []
-    for path in paths:
-        seen[path] = seen.get(path, 0) + 1
-        result.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
-    return result
-
-
-def _peak_of(schedule: Any) -> float:
-    """The largest rate of a schedule: of this package's by their `peak`, of Keras' by their arguments."""
-    peak = getattr(schedule, "peak", None)
-    if peak is None:
-        options = schedule.get_config() if isinstance(schedule, _Schedule) else {}
-        peak = options.get("warmup_target") or options.get("initial_learning_rate")
-        peak = max(options["values"]) if "values" in options else peak
-    if peak is None:
-        raise errors.ConfigError(
-            f"the peak of {schedule!r} is not known, and is needed here: give the schedule an attribute `peak`"
-        )
-    return float(peak)
-
-
-class _Pending(_Schedule):
-    """Stands for a schedule whose steps are not known yet; asking for the rate says what is missing."""
-
-    def __init__(self, configuration: OptimizerConfig, total_steps: int | None) -> None:
-        self.configuration, self.total_steps = configuration, total_steps
-
-    def __call__(self, step: Scalar) -> Scalar:
-        return self.configuration.schedule.resolve(self.configuration.learning_rate, self.total_steps)(step)  # type: ignore[union-attr]
-
-    def get_config(self) -> dict[str, Any]:
-        return {"configuration": self.configuration, "total_steps": self.total_steps}
-
-
-def _pending_or_resolved(configuration: OptimizerConfig, total_steps: int | None) -> Any:
-    """The rate for a configuration: a number, a schedule, or a schedule to be completed."""
-    plan = configuration.schedule
-    if plan is None or not configuration.use_scheduler:
-        return configuration.learning_rate
-    if plan.missing(total_steps):
-        return _Pending(configuration, total_steps)
-    return plan.resolve(configuration.learning_rate, total_steps)
-
-
 _STATE = {
-    "algorithm": lambda c: c.rule.family,
-    "the state per variable": lambda c: [slot.name for slot in c.rule.slots],
+    "the state per variable": lambda c: [(p.rule.family, [slot.name for slot in p.rule.slots]) for p in c.parts],
     "use_ema": lambda c: c.use_ema,
-    "gradient_accumulation_steps": lambda c: c.accumulation_steps,
+    "shard_state": lambda c: c.shard_state,
 }
 """What a built optimizer cannot change."""
 
 
 def _static(configuration: OptimizerConfig) -> Any:
     """What a compiled step depends on: all but the numbers in the packed hyperparameters."""
-    rule = {k: v for k, v in dataclasses.asdict(configuration.rule).items() if not isinstance(v, float)}  # type: ignore[call-overload]
-    others = {k: v for k, v in configuration.to_options().items() if not isinstance(v, float)}
-    return type(configuration.rule), rule, others, type(configuration.clip)
+    parts = [
+        (type(p.rule), {k: v for k, v in dataclasses.asdict(p.rule).items() if not isinstance(v, float)}, type(p.clip))
+        for p in configuration.parts
+    ]
+    packed = {
+        "ema_momentum",
+        "weight_decay",
+        "gradient_accumulation_steps",
+        "clip_value",
+        "clip_coeff",
+        "skip_spikes",
+        *config.CLIPS,
+    }
+    packed |= set(dataclasses.asdict(configuration.rule))
+    others = {k: v for k, v in configuration.to_options().items() if k not in packed}
+    if callable(others["learning_rate"]):
+        others["learning_rate"] = id(others["learning_rate"])
+    return parts, configuration.packed_names, configuration.accumulates, others

@@ -12,16 +12,27 @@ from typing import NamedTuple
 
 from keras import ops
 
-from capibara_keras import backend
-from capibara_keras.clip import ClipPolicy
-from capibara_keras.rules import Scalars, UpdateRule
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras import backend, history
+from capibara_keras.clip import ClipPolicy, Gradients, NoClip
+from capibara_keras.rules import UpdateRule
+from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["COUNTERS", "STATISTICS", "Plan", "State", "VariablePlan", "accumulate", "update", "window_is_full"]
+__all__ = [
+    "COUNTERS",
+    "STATISTICS",
+    "GroupPlan",
+    "Plan",
+    "State",
+    "VariablePlan",
+    "accumulate",
+    "update",
+    "window_is_full",
+]
 
 STATISTICS = (
     "learning_rate",
     "gradient_norm",
+    "clip_threshold",
     "clipped",
     "skipped",
     "parameter_norm",
@@ -30,25 +41,34 @@ STATISTICS = (
 )
 """The entries of `State.statistics`."""
 
-COUNTERS = ("micro_steps", "skipped", "clipped")
-"""The entries of `State.counters`: micro-batches seen, updates skipped, updates clipped."""
+COUNTERS = ("micro_steps", "skipped", "clipped", "spikes", "dropped")
+"""The entries of `State.counters`: micro-batches seen, updates skipped (for whatever reason), updates clipped,
+updates skipped as spikes, micro-batches dropped."""
+
+STATISTICS_HISTORY = 256
+"""Updates whose statistics are kept, so that reading every so often misses none."""
+
+SPIKE_HISTORY, SPIKE_MINIMUM = 128, 16
+"""Norms that a spike is measured against, and how many there must be."""
 
 
 class State(NamedTuple):
-    """All that an update reads and writes. Lists have one entry per variable.
+    """All that an update reads and writes. Lists have one entry per variable; optional parts are empty lists.
 
     Attributes:
         params: the model's variables.
         slots: the rule's state, a list per variable (empty for one that is overwritten with its gradient).
-        averages: exponential moving averages of `params`; empty lists without EMA.
-        accumulators: sums of gradients of the current window; empty lists without accumulation.
-        window: with accumulation, how many micro-batches are in the window, and how many fill it; else empty.
-        contributed: with accumulation, one integer vector: how many of them had a gradient, per variable.
+        averages: exponential moving averages of `params`.
+        accumulators: sums of gradients of the current window.
+        window: with accumulation: micro-batches in the window, how many fill it, and the sum of their weights.
+        contributed: with accumulation: one integer vector, how many of them had a gradient, per variable.
+        norms: for a clip policy with memory: a ring of norms and the counts of its rows.
+        spikes: for spike detection: a ring of global norms and its count.
         updates: updates so far.
         rate: the learning rate, or with a schedule its multiplier.
-        hyperparameters: packed vector, see `Plan.hyperparameters`.
+        hyperparameters: packed vector, see `Plan`.
         counters: packed integer vector, see `COUNTERS`.
-        statistics: packed vector of the last update, see `STATISTICS`.
+        statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
         gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none, inf
             where one was not finite.
     """
@@ -59,6 +79,8 @@ class State(NamedTuple):
     accumulators: list[list[Tensor]]
     window: list[Tensor]
     contributed: list[Tensor]
+    norms: list[Tensor]
+    spikes: list[Tensor]
     updates: Scalar
     rate: Scalar
     hyperparameters: Tensor
@@ -74,16 +96,39 @@ class VariablePlan:
     Args:
         path: its name in messages and patterns.
         dtype: of the computation: the variable's own, at least float32.
+        group: number of its group in `Plan.groups`.
+        rate: multiplier of the learning rate.
         decays: whether weight decay acts on it.
         overwrite: its gradient is its next value (float8 scales).
         constraint: Keras constraint or `None`.
+        units: axes of a unit, for unit-wise clipping; `None` leaves it unclipped there.
+        joined: updates that the optimizer had seen when the variable came in; its bias correction starts there.
     """
 
     path: str
     dtype: str
+    group: int = 0
+    rate: float = 1.0
     decays: bool = True
     overwrite: bool = False
     constraint: Callable[[Tensor], Tensor] | None = None
+    units: tuple[int, ...] | None = None
+    joined: int = 0
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Algorithm and clipping of the variables of one group.
+
+    Args:
+        clip: `None` for the clipping of group 0.
+        hyperparameters: names of its entries in `State.hyperparameters`, from `offset` on.
+    """
+
+    rule: UpdateRule
+    clip: ClipPolicy | None
+    hyperparameters: tuple[str, ...]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -91,55 +136,107 @@ class Plan:
     """What is fixed for a compiled step.
 
     Args:
-        hyperparameters: names of the entries of `State.hyperparameters`: the rule's, then `weight_decay`,
-            `clip_limit` and `one_minus_ema_momentum` where they exist.
+        groups: group 0 holds all variables that no other one claims.
+        shared: names of the last entries of `State.hyperparameters`: `one_minus_ema_momentum`, `spike_sigma`.
         dtype: of scalars and statistics.
         schedule: `step -> rate`, or `None` for the rate in `State.rate`.
         peak: largest value of the rate's schedule, for independent weight decay.
         weight_decay_mode: "decoupled", "independent" or "l2".
-        ema_overwrite_frequency: every so many updates the weights become their average.
-        nonfinite: "propagate" lets a non-finite gradient through; any other policy skips the update.
+        nonfinite: "propagate" lets a non-finite gradient through; "drop_micro_batch" leaves it out of its window;
+            any other policy skips the update.
         loss_scale: what the loss was multiplied by.
+        normalize: divide the sum of a window by the weights of its micro-batches.
+        divided: the loss arrives divided by the number of micro-batches that fill a window.
+        clip_micro_batches: clip before accumulating, not after.
+        ema_overwrite_frequency: every so many updates the weights become their average.
         fused: one compiled step for all variables, or one per variable.
     """
 
-    rule: UpdateRule
-    clip: ClipPolicy
+    groups: tuple[GroupPlan, ...]
     variables: tuple[VariablePlan, ...]
-    hyperparameters: tuple[str, ...]
+    shared: tuple[str, ...] = ()
     dtype: str = "float32"
     schedule: Callable[[Scalar], Scalar] | None = None
     peak: float = 1.0
     weight_decay_mode: str = "decoupled"
     maximize: bool = False
     nonfinite: str = "skip"
-    ema_overwrite_frequency: int | None = None
     loss_scale: float | None = None
+    normalize: bool = True
+    divided: bool = False
+    clip_micro_batches: bool = False
+    ema_overwrite_frequency: int | None = None
     fused: bool = True
 
 
-def accumulate(plan: Plan, state: State, grads: Sequence[Tensor | None]) -> State:
-    """Add a micro-batch to the window. Local to a replica: nothing is communicated."""
+# Accumulation ----------------------------------------------------------------------------------------------
+
+
+def accumulate(
+    plan: Plan, state: State, grads: Sequence[Tensor | None], weight: Scalar | None = None, keep: Scalar | None = None
+) -> State:
+    """Add a micro-batch to the window.
+
+    Args:
+        grads: of this replica alone, or with `clip_micro_batches` summed over replicas.
+        weight: of the micro-batch in the mean; default 1.
+        keep: false leaves the micro-batch out, as if it had not come.
+    """
+    count, full, total = state.window
+    weight = ops.ones_like(total) if weight is None else ops.cast(weight, total.dtype)
+    norms, clipped = state.norms, ops.zeros((), "bool")
+    if plan.clip_micro_batches:
+        grads, norms, clipped = _clipped_micro_batch(plan, state, grads)
+    keep = ops.ones((), "bool") if keep is None else keep
     sums = list(state.accumulators)
     for i, (v, g) in enumerate(zip(plan.variables, grads, strict=True)):
         if g is not None:
             (old,) = state.accumulators[i]
             g = ops.cast(g, old.dtype)
-            sums[i] = [ops.maximum(old, g) if v.overwrite else old + g]
-    count, full = state.window
+            new = ops.maximum(old, g) if v.overwrite else old + ops.cast(weight, old.dtype) * g
+            sums[i] = [ops.where(keep, new, old) if plan.nonfinite == "drop_micro_batch" else new]
     present = ops.array([g is not None for g in grads], state.contributed[0].dtype)
+    one = ops.cast(keep, count.dtype)
     return state._replace(
         accumulators=sums,
-        window=[count + 1, full],
-        contributed=[state.contributed[0] + present],
-        counters=state.counters + ops.array([1, 0, 0], state.counters.dtype),
+        window=[count + one, full, total + ops.where(keep, weight, ops.zeros_like(weight))],
+        contributed=[state.contributed[0] + one * present],
+        norms=norms,
+        counters=_counted(state, micro_steps=ops.ones((), "bool"), dropped=ops.logical_not(keep), clipped=clipped),
     )
+
+
+def is_finite(grads: Sequence[Tensor | None]) -> Scalar:
+    """Whether the gradients of a micro-batch are finite, by their sum of squares."""
+    squares = [ops.cast(backend.sum_of_squares(ops.cast(g, "float32")), "float32") for g in grads if g is not None]
+    return ops.isfinite(ops.sum(ops.stack(squares)))
 
 
 def window_is_full(state: State) -> Scalar:
     """Whether the next update is due. Not `==`: a checkpoint may bring more micro-batches than now fill a window."""
-    count, full = state.window
-    return count >= full
+    return state.window[0] >= state.window[1]
+
+
+def _clipped_micro_batch(
+    plan: Plan, state: State, grads: Sequence[Tensor | None]
+) -> tuple[list[Tensor | None], list[Tensor], Scalar]:
+    """Gradients at their true scale, clipped, and the history with their norms."""
+    index = [i for i, g in enumerate(grads) if g is not None and not plan.variables[i].overwrite]
+    arrived = 1.0 if plan.loss_scale is None else plan.loss_scale
+    factor = ops.cast(state.window[1], plan.dtype) / arrived if plan.divided else 1.0 / arrived
+    gs = [ops.cast(grads[i], plan.variables[i].dtype) for i in index]
+    gs = [g * ops.cast(factor, g.dtype) for g in gs]
+    norms = ops.stack([ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype) for g in gs])
+    norm = ops.sqrt(ops.sum(norms * norms))
+    memory = _remembered(plan, state, norms, norm, index, ops.isfinite(norm))
+    gs, clipped, _ = _clipped(plan, state, gs, norms, norm, index, memory)
+    result = list(grads)
+    for i, g in zip(index, gs, strict=True):
+        result[i] = g
+    return result, memory, clipped
+
+
+# Update ----------------------------------------------------------------------------------------------------
 
 
 def update(
@@ -165,54 +262,76 @@ def update(
     # Measure
     gs = [_prepared(plan, i, grads[i], divisor) for i in index]
     norms = [ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype) for g in gs]
-    norm_vector = ops.stack(norms) if norms else ops.zeros((0,), plan.dtype)
-    norm = ops.sqrt(ops.sum(norm_vector * norm_vector))
-    ok = ops.isfinite(norm) if plan.nonfinite != "propagate" else ops.ones((), "bool")
+    vector = ops.stack(norms) if norms else ops.zeros((0,), plan.dtype)
+    norm = ops.sqrt(ops.sum(vector * vector))
+    finite = ops.isfinite(norm)
+    spike, spikes = _spiked(plan, state, norm, finite)
+    ok = ops.logical_not(spike) if plan.nonfinite == "propagate" else ops.logical_and(finite, ops.logical_not(spike))
 
     # Clip
-    s = _scalars(plan, state, schedule_step)
     gs = [ops.where(ok, g, ops.zeros_like(g)) for g in gs]
-    gs, clipped = plan.clip.clip(gs, ops.where(ok, norm_vector, ops.zeros_like(norm_vector)), s.clip_limit)
+    clipped, threshold, memory = ops.zeros((), "bool"), ops.full((), float("nan"), plan.dtype), state.norms
+    if not plan.clip_micro_batches:
+        memory = _remembered(plan, state, vector, norm, index, finite)
+        safe, safe_norm = (ops.where(ok, x, ops.zeros_like(x)) for x in (vector, norm))
+        gs, clipped, threshold = _clipped(plan, state, gs, safe, safe_norm, index, memory)
 
     # Rule
-    s = plan.rule.prepare(s, ops.cast(state.updates + 1, plan.dtype))
-    live = _frozen_unless(ok, s, plan)
+    rate = _rate(plan, state, schedule_step)
+    prepared = _prepared_scalars(plan, state, rate, ok)
     params, slots, changes = list(state.params), list(state.slots), {}
     for i, g in zip(index, gs, strict=True):
-        go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
-        si = _frozen_unless(go, s, plan) if i in uncertain else live
-        params[i], slots[i], changes[i] = _updated(plan, state, i, g, si, go)
+        s, go = prepared[plan.variables[i].group, plan.variables[i].joined], ok
+        if i in uncertain:
+            go = ops.logical_and(ok, state.contributed[0][i] > 0)
+            s = _frozen_unless(go, s, plan.groups[plan.variables[i].group].rule)
+        params[i], slots[i], changes[i] = _updated(plan, state, i, g, s, go)
     for i, g in enumerate(grads):
         if g is not None and plan.variables[i].overwrite:
             go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
             params[i] = ops.where(go, ops.cast(g, params[i].dtype), params[i])
-    params, averages = _averaged(plan, state, params, s, ok)
+    params, averages = _averaged(plan, state, params, ok)
 
     # Statistics
-    measured = _measured(plan, state, changes, s) if measure else [ops.full((), float("nan"), plan.dtype)] * 3
+    unmeasured = [ops.full((), float("nan"), plan.dtype)] * 3
+    measured = _measured(plan, state, changes) if measure else unmeasured
     flags = [ops.cast(clipped, plan.dtype), ops.cast(ops.logical_not(ok), plan.dtype)]
-    events = [ops.zeros_like(ok) if state.window else ops.ones_like(ok), ops.logical_not(ok), clipped]
+    arrived = ops.zeros((), "bool") if state.window else ops.ones((), "bool")
     return state._replace(
         params=params,
         slots=slots,
         averages=averages,
         accumulators=[[ops.zeros_like(a) for a in row] for row in state.accumulators],
-        window=[ops.zeros_like(state.window[0]), state.window[1]] if state.window else [],
+        window=[ops.zeros_like(state.window[0]), state.window[1], ops.zeros_like(state.window[2])]
+        if state.window
+        else [],
         contributed=[ops.zeros_like(c) for c in state.contributed],
+        norms=memory,
+        spikes=spikes,
         updates=state.updates + ops.cast(ok, state.updates.dtype),
-        counters=state.counters + ops.cast(ops.stack(events), state.counters.dtype),
-        statistics=ops.stack([s.rate, norm, *flags, *measured]),
+        counters=_counted(state, micro_steps=arrived, skipped=ops.logical_not(ok), clipped=clipped, spikes=spike),
+        statistics=_logged(state, ops.stack([rate, norm, threshold, *flags, *measured])),
         gradient_norms=_scattered(norms, index, len(grads), plan.dtype),
     )
 
 
 def _divisor(plan: Plan, state: State) -> Scalar | None:
-    """What the summed gradient is divided by: micro-batches of the window times loss scale."""
-    count = ops.cast(ops.maximum(state.window[0], 1), plan.dtype) if state.window else None
-    scale = plan.loss_scale
-    if count is None:
+    """What the sum is divided by to give the gradient of the mean loss.
+
+    The sum is of w_i g_i loss_scale / K, K = micro-batches per window where the loss came `divided` by them, else 1;
+    clipped micro-batches were brought to their true scale before.
+    """
+    scale = None if plan.clip_micro_batches else plan.loss_scale
+    if not state.window:
         return scale
-    return count if scale is None else count * scale
+    _, full, total = state.window
+    full = ops.cast(full, plan.dtype)
+    if plan.normalize:
+        total = ops.cast(ops.where(total > 0, total, ops.ones_like(total)), plan.dtype)
+        divisor = total / full if plan.divided and not plan.clip_micro_batches else total
+    else:
+        divisor = full if plan.divided and plan.clip_micro_batches else ops.ones_like(full)
+    return divisor if scale is None else divisor * scale
 
 
 def _prepared(plan: Plan, i: int, g: Tensor, divisor: Scalar | None) -> Tensor:
@@ -223,36 +342,130 @@ def _prepared(plan: Plan, i: int, g: Tensor, divisor: Scalar | None) -> Tensor:
     return -g if plan.maximize else g
 
 
-def _scalars(plan: Plan, state: State, schedule_step: Scalar | None) -> Scalars:
-    """Hyperparameters by name, and the learning rate and decay that follow from them."""
-    packed = [ops.cast(state.hyperparameters[i], plan.dtype) for i in range(len(plan.hyperparameters))]
-    s = Scalars(**dict(zip(plan.hyperparameters, packed, strict=True)))
+def _spiked(plan: Plan, state: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:
+    """Whether the norm is far above the recent ones, and these with it. A spike is remembered too, so that
+    a lasting change of level is accepted after a while."""
+    if not state.spikes:
+        return ops.zeros((), "bool"), []
+    ring, count = state.spikes
+    mean, deviation, n = history.spread(ring)
+    far = norm > mean + _shared(plan, state).spike_sigma * deviation
+    spike = ops.logical_and(ops.logical_and(far, n >= SPIKE_MINIMUM), finite)
+    return spike, list(history.push(ring, count, norm[None], finite))
+
+
+def _remembered(
+    plan: Plan, state: State, norms: Tensor, norm: Scalar, index: list[int], finite: Scalar
+) -> list[Tensor]:
+    """The clip policy's history with the norms of this update."""
+    if not state.norms:
+        return []
+    ring, count = state.norms
+    if not plan.groups[0].clip.per_parameter:
+        return list(history.push(ring, count, norm[None], finite))
+    values = _scattered([norms[k] for k in range(len(index))], index, len(plan.variables), plan.dtype)
+    return list(history.push(ring, count, values, ops.logical_and(finite, ops.logical_not(ops.isnan(values)))))
+
+
+def _clipped(
+    plan: Plan,
+    state: State,
+    gs: list[Tensor],
+    norms: Tensor,
+    norm: Scalar,
+    index: list[int],
+    memory: list[Tensor],
+) -> tuple[list[Tensor], Scalar, Scalar]:
+    """Gradients after the policies of their groups, whether any was clipped, and the threshold of group 0."""
+    result = list(gs)
+    clipped, threshold = ops.zeros((), "bool"), ops.full((), float("nan"), plan.dtype)
+    for number, group in enumerate(plan.groups):
+        mine = [k for k, i in enumerate(index) if _clip_group(plan, i) == number]
+        if not mine or group.clip is None or isinstance(group.clip, NoClip):
+            continue
+        everything = len(mine) == len(index)
+        rows = memory[0] if memory and number == 0 else None
+        if rows is not None and group.clip.per_parameter:
+            rows = ops.stack([rows[index[k]] for k in mine])
+        x = Gradients(
+            grads=[gs[k] for k in mine],
+            params=[state.params[index[k]] for k in mine],
+            norms=norms if everything else ops.stack([norms[k] for k in mine]),
+            global_norm=norm,
+            units=[plan.variables[index[k]].units for k in mine],
+            history=rows,
+        )
+        done = group.clip.clip(x, _hyperparameters(plan, state, number))
+        for k, g in zip(mine, done.grads, strict=True):
+            result[k] = g
+        clipped = ops.logical_or(clipped, done.clipped)
+        threshold = ops.cast(done.threshold, plan.dtype) if number == 0 else threshold
+    return result, clipped, threshold
+
+
+def _clip_group(plan: Plan, i: int) -> int:
+    """The group whose clipping acts on variable `i`."""
+    group = plan.variables[i].group
+    return group if plan.groups[group].clip is not None else 0
+
+
+def _rate(plan: Plan, state: State, schedule_step: Scalar | None) -> Scalar:
     rate = ops.cast(state.rate, plan.dtype)
-    if plan.schedule is not None:
-        step = state.updates if schedule_step is None else schedule_step
-        rate = rate * ops.cast(plan.schedule(step), plan.dtype)
-    decay = getattr(s, "weight_decay", None)
-    if decay is not None:
-        decay = {"decoupled": rate * decay, "independent": rate / plan.peak * decay, "l2": None}[plan.weight_decay_mode]
-    return Scalars(**({"clip_limit": None} | vars(s))).replace(rate=rate, decay=decay)
+    if plan.schedule is None:
+        return rate
+    return rate * ops.cast(plan.schedule(state.updates if schedule_step is None else schedule_step), plan.dtype)
 
 
-def _frozen_unless(go: Scalar, s: Scalars, plan: Plan) -> Scalars:
+def _hyperparameters(plan: Plan, state: State, number: int) -> Scalars:
+    """The hyperparameters of a group by name."""
+    group = plan.groups[number]
+    packed = ops.cast(state.hyperparameters, plan.dtype)
+    return Scalars(**{name: packed[group.offset + k] for k, name in enumerate(group.hyperparameters)})
+
+
+def _shared(plan: Plan, state: State) -> Scalars:
+    """The hyperparameters that no group owns."""
+    packed, n = ops.cast(state.hyperparameters, plan.dtype), len(plan.shared)
+    size = packed.shape[0]
+    return Scalars(**{name: packed[size - n + k] for k, name in enumerate(plan.shared)})
+
+
+def _prepared_scalars(plan: Plan, state: State, rate: Scalar, ok: Scalar) -> dict[tuple[int, int], Scalars]:
+    """For each group and time of joining: rate, decay, hyperparameters and what the rule derives from them;
+    frozen if this update is skipped."""
+    prepared = {}
+    for number, joined in dict.fromkeys((v.group, v.joined) for v in plan.variables):
+        rule, s = plan.groups[number].rule, _hyperparameters(plan, state, number)
+        decay = getattr(s, "weight_decay", None)
+        if decay is not None:
+            modes = {"decoupled": rate, "independent": rate / plan.peak, "l2": None}
+            factor = modes[plan.weight_decay_mode]
+            decay = None if factor is None else factor * decay
+        s = rule.prepare(s.replace(rate=rate, decay=decay), ops.cast(state.updates + (1 - joined), plan.dtype))
+        prepared[number, joined] = _frozen_unless(ok, s, rule)
+    return prepared
+
+
+def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
     """`s`, or where `go` is false the values that change neither weights nor state."""
-    neutral = {k: x for k, x in plan.rule.neutral.items() if getattr(s, k, None) is not None}
+    neutral = {k: x for k, x in rule.neutral.items() if getattr(s, k, None) is not None}
     return s.replace(**{k: ops.where(go, getattr(s, k), ops.full_like(getattr(s, k), x)) for k, x in neutral.items()})
 
 
-def _updated(plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar) -> tuple[Tensor, list[Tensor], Tensor]:
+def _updated(
+    plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar
+) -> tuple[Tensor, list[Tensor], Tensor]:
     """New value and slots of variable `i`, and how much it changed. Unless `go`, `s` is frozen."""
     v, old = plan.variables[i], state.params[i]
+    rule, decays = plan.groups[v.group].rule, v.decays and hasattr(s, "weight_decay")
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
-    decays = v.decays and hasattr(s, "weight_decay")
+    if v.rate != 1.0:
+        s = s.replace(rate=s.rate * v.rate, decay=None if s.decay is None else s.decay * v.rate)
     p = ops.cast(old, v.dtype)
 
     def apply() -> tuple[Tensor, tuple[Tensor, ...]]:
         penalised = g + s.weight_decay * p if decays and plan.weight_decay_mode == "l2" else g
-        return plan.rule.update(penalised, p, tuple(state.slots[i]), s if decays else s.replace(decay=None))
+        return rule.update(penalised, p, tuple(state.slots[i]), s if decays else s.replace(decay=None))
 
     call = apply if plan.fused else backend.compiled(apply)
     delta, slots = call()
@@ -263,13 +476,12 @@ def _updated(plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar
     return ops.cast(new, old.dtype), list(slots), delta
 
 
-def _averaged(
-    plan: Plan, state: State, params: list[Tensor], s: Scalars, ok: Scalar
-) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Exponential moving averages of the new weights (Polyak averaging); the first is the weights themselves."""
+def _averaged(plan: Plan, state: State, params: list[Tensor], ok: Scalar) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Exponential moving averages of the new weights (Polyak & Juditsky 1992); the first is the weights themselves."""
     if not any(state.averages):
         return params, state.averages
-    weight = ops.where(state.updates == 0, ops.ones_like(s.one_minus_ema_momentum), s.one_minus_ema_momentum)
+    weight = _shared(plan, state).one_minus_ema_momentum
+    weight = ops.where(state.updates == 0, ops.ones_like(weight), weight)
     weight = ops.where(ok, weight, ops.zeros_like(weight))
     every = plan.ema_overwrite_frequency
     due = None
@@ -286,21 +498,31 @@ def _averaged(
     return params, averages
 
 
-def _measured(plan: Plan, state: State, changes: dict[int, Tensor], s: Scalars) -> list[Scalar]:
+def _measured(plan: Plan, state: State, changes: dict[int, Tensor]) -> list[Scalar]:
     """Norm of the parameters, norm of their change, and the penalty that weight decay amounts to."""
-    squares = {
-        i: ops.cast(backend.sum_of_squares(ops.cast(p, v.dtype)), plan.dtype)
-        for i, (p, v) in enumerate(zip(state.params, plan.variables, strict=True))
-        if not v.overwrite
-    }
-    moved = [ops.cast(backend.sum_of_squares(d), plan.dtype) for d in changes.values()]
-    decayed = [x for i, x in squares.items() if plan.variables[i].decays]
     zero = ops.zeros((), plan.dtype)
-    return [
-        ops.sqrt(sum(squares.values(), zero)),
-        ops.sqrt(sum(moved, zero)),
-        0.5 * getattr(s, "weight_decay", zero) * sum(decayed, zero),
-    ]
+    total, penalty = zero, zero
+    for p, v in zip(state.params, plan.variables, strict=True):
+        if not v.overwrite:
+            square = ops.cast(backend.sum_of_squares(ops.cast(p, v.dtype)), plan.dtype)
+            total = total + square
+            if v.decays:
+                penalty = penalty + getattr(_hyperparameters(plan, state, v.group), "weight_decay", zero) * square
+    moved = [ops.cast(backend.sum_of_squares(d), plan.dtype) for d in changes.values()]
+    return [ops.sqrt(total), ops.sqrt(sum(moved, zero)), 0.5 * penalty]
+
+
+def _counted(state: State, **events: Scalar) -> Tensor:
+    """Counters with those raised whose event (a boolean) happened."""
+    no = ops.zeros((), "bool")
+    return state.counters + ops.cast(ops.stack([events.get(name, no) for name in COUNTERS]), state.counters.dtype)
+
+
+def _logged(state: State, row: Tensor) -> Tensor:
+    """The ring of statistics with a row over the oldest."""
+    attempts = ops.cast(state.updates, "int32") + ops.cast(state.counters[COUNTERS.index("skipped")], "int32")
+    here = ops.arange(STATISTICS_HISTORY, dtype="int32") == attempts % STATISTICS_HISTORY
+    return ops.where(here[:, None], row[None, :], state.statistics)
 
 
 def _scattered(norms: list[Scalar], index: list[int], size: int, dtype: str) -> Tensor:

@@ -43,12 +43,13 @@ class StepRecord(Record):
         parameter_norm: L2 norm over all variables, before the update.
         update_norm: L2 norm of the change of all variables: rate, clipping, decay and constraints included.
         weight_decay_loss: ½ weight_decay Σ w² over the decayed variables, before the update.
+        clip_threshold: the limit that was in force; with one per variable the lowest; `nan` without one.
         clipped: whether clipping changed the gradient.
         skipped: whether the update was left out because the gradient was not finite.
 
     The three norms after `gradient_norm` are `nan` where they were not measured.
 
-    >>> record = StepRecord(0, 0.1, 2.0, 3.0, 0.2, 0.0, clipped=False, skipped=False)
+    >>> record = StepRecord(0, 0.1, 2.0, 3.0, 0.2, 0.0, 1.0, clipped=True, skipped=False)
     >>> record["gradient_norm"] == record.gradient_norm
     True
     """
@@ -59,5 +60,6 @@ class StepRecord(Record):
     parameter_norm: float
     update_norm: float
     weight_decay_loss: float
+    clip_threshold: float
     clipped: bool
     skipped: bool

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.core import Core
 
 __all__ = ["Attach", "optimizers_of"]
@@ -16,8 +17,10 @@ class Attach(keras.callbacks.Callback):
     """Connects the model's optimizer with `fit`. Every callback of this package is one, so any of them will do.
 
     It brings the total number of updates (epochs · steps / gradient_accumulation_steps), from which schedules
-    configured without `max_steps`, or with ratios, take theirs; and has `fit` trace its train step anew if
-    options changed since the last trace. With `nonfinite="raise"` it raises at the end of the batch.
+    configured without `max_steps`, or with ratios, take theirs; the model, so that layers that were unfrozen are
+    taken in; and has `fit` trace its train step anew if options changed since the last trace. At the end of `fit`
+    the micro-batches that do not fill a window are used (`remainder="flush"`), or kept ("carry"). With
+    `nonfinite="raise"` it raises before the next batch.
 
     >>> import capibara_keras as ck, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -51,11 +54,17 @@ class Attach(keras.callbacks.Callback):
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
         stale = False
         for optimizer in self.optimizers:
-            every = optimizer.gradient_accumulation_steps or 1
-            total = max(1, steps * epochs // every) if steps and epochs else None
-            stale = optimizer.attach(total_steps=total) or stale
+            total = self.total_updates(steps, epochs) if steps and epochs else None
+            if optimizer.sync_batchnorm:
+                sync_batchnorm(self.model, optimizer.gradient_accumulation_steps or 1)
+            stale = optimizer.attach(model=self.model, total_steps=total) or stale
         if stale:
             self.model.make_train_function(force=True)
+
+    def total_updates(self, steps: int, epochs: int) -> int:
+        """Updates of the whole training, from its batches."""
+        every = max((optimizer.gradient_accumulation_steps or 1 for optimizer in self.optimizers), default=1)
+        return max(1, steps * epochs // every)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Raise for a gradient of the previous batch that was not finite, where that was asked for.
@@ -66,8 +75,20 @@ class Attach(keras.callbacks.Callback):
         self._raise_if_nonfinite()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """As at the beginning of a batch."""
+        """As at the beginning of a batch; after the last epoch, use the micro-batches that are left."""
         self._raise_if_nonfinite()
+        if epoch + 1 == self.params.get("epochs") or self.model.stop_training:
+            self._flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Where training was stopped early, use the micro-batches that are left. Not with EMA: Keras has set the
+        weights to their averages by now."""
+        self._flush(unless_averaged=True)
+
+    def _flush(self, unless_averaged: bool = False) -> None:
+        for optimizer in self.optimizers:
+            if optimizer.remainder == "flush" and not (unless_averaged and optimizer.use_ema):
+                optimizer.flush()
 
     def _raise_if_nonfinite(self) -> None:
         for optimizer in self.optimizers:

@@ -9,7 +9,7 @@ from capibara_keras.callbacks.attach import Attach
 
 __all__ = ["LogStatistics"]
 
-NAMES = ("learning_rate", "gradient_norm", "skipped", "clipped")
+NAMES = ("learning_rate", "gradient_norm", "clip_threshold", "clipped_share", "skipped", "clipped", "micro_steps")
 
 
 class LogStatistics(Attach):
@@ -18,7 +18,8 @@ class LogStatistics(Attach):
 
     Args:
         every: batches between two readings. A reading waits for the device, so a large value lets Keras run ahead.
-        names: of "learning_rate", "gradient_norm", "skipped" and "clipped" (the last two: updates so far).
+        names: of "learning_rate", "gradient_norm", "clip_threshold", "clipped_share" (of the last 100 updates),
+            "skipped" and "clipped" (updates so far), "micro_steps" (micro-batches so far).
 
     Raises:
         ConfigError: an unknown name, or `every` below 1.
@@ -41,23 +42,28 @@ class LogStatistics(Attach):
         """On JAX, read here: when a batch ends, the next one may have taken the state already."""
         super().on_train_batch_begin(batch, logs)
         if keras.backend.backend() == "jax" and batch and batch % self.every == 0:
-            self._read()
+            self._refresh()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Put the latest reading into the logs: of this batch if it is an `every`-th, on JAX of the one before."""
         if keras.backend.backend() != "jax" and (not self._latest or (batch + 1) % self.every == 0):
-            self._read()
+            self._refresh()
         if logs is not None:
             logs.update(self._latest)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Put the state at the end of the epoch into its logs."""
         super().on_epoch_end(epoch, logs)
-        self._read()
+        self._refresh()
         if logs is not None:
             logs.update(self._latest)
 
-    def _read(self) -> None:
-        self.synchronise()
+    def read(self) -> dict[str, float]:
+        """What goes into the logs."""
         known = dict(self.optimizer.statistics()) | self.optimizer.counters()
-        self._latest = {name: float(known[name]) for name in self.names}
+        known["clipped_share"] = self.optimizer.clipped_share()
+        return {name: float(known[name]) for name in self.names}
+
+    def _refresh(self) -> None:
+        self.synchronise()
+        self._latest = self.read()

@@ -9,8 +9,8 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Scalars, Slot, complement_of_power, decoupled
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras.rules.base import Slot, complement_of_power, decoupled
+from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adam"]
 
@@ -73,9 +73,7 @@ class Adam:
             correction_2=complement_of_power(s.one_minus_beta_2, t),
         )
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v, *v_max = slots
         m = m + s.one_minus_beta_1 * (g - m)
         v = v + s.one_minus_beta_2 * (g * g - v)

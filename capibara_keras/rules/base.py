@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import ClassVar, Protocol
 
 from keras import ops
 
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["Scalars", "Slot", "UpdateRule", "complement_of_power", "decoupled"]
-
-
-class Scalars(SimpleNamespace):
-    """The scalar tensors of one update, read as attributes.
-
-    The pipeline provides `rate` (learning rate), `decay` (the share of each weight that decoupled decay takes
-    off in this update, or `None`) and the rule's hyperparameters; `UpdateRule.prepare` adds what it derives.
-
-    >>> s = Scalars(rate=0.1, decay=None)
-    >>> s.replace(rate=0.0)
-    Scalars(rate=0.0, decay=None)
-    """
-
-    def replace(self, **changes: Scalar) -> Scalars:
-        """A copy with some scalars changed or added."""
-        return Scalars(**(vars(self) | changes))
+__all__ = ["Slot", "UpdateRule", "complement_of_power", "decoupled"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +57,7 @@ class UpdateRule(Protocol):
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         """Derive what is the same for all variables. `t` counts updates from 1, as in the papers."""
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The change of parameter `p` for gradient `g` (decay included), and the new slots."""
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Scalars, Slot, decoupled
-from capibara_keras.types import Scalar, Tensor
+from capibara_keras.rules.base import Slot, decoupled
+from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["SGD"]
 
@@ -61,9 +61,7 @@ class SGD:
             return s
         return s.replace(one_minus_dampening=ops.where(t == 1, ops.ones_like(t), s.one_minus_dampening))
 
-    def update(
-        self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         if not self.momentum:
             return decoupled(g, p, s), ()
         b = s.momentum * slots[0] + s.one_minus_dampening * g

@@ -1,0 +1,103 @@
+"""From a configuration and the model's variables to the `Plan` of a compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from capibara_keras import groups
+from capibara_keras.clip import UnitwiseClip
+from capibara_keras.config import OptimizerConfig
+from capibara_keras.pipeline import GroupPlan, Plan, VariablePlan
+from capibara_keras.state import Row, compute_dtype, overwrites, scalar_dtype
+from capibara_keras.types import Variable
+from capibara_keras.units import unit_axes
+
+__all__ = ["group_numbers", "make_plan"]
+
+
+def group_numbers(configuration: OptimizerConfig, paths: Sequence[str]) -> list[int]:
+    """The group of each variable: the first whose pattern matches, else 0."""
+    return [groups.group_of(configuration.groups, path) for path in paths]
+
+
+def make_plan(
+    configuration: OptimizerConfig,
+    variables: Sequence[Variable],
+    rows: Sequence[Row],
+    *,
+    decays: Sequence[bool],
+    schedule: Callable[[Any], Any] | None,
+    peak: float,
+    loss_scale: float | None,
+    divided: bool,
+    model: Any = None,
+) -> Plan:
+    """The plan of a step over `variables`.
+
+    Args:
+        rows: their state.
+        decays: whether weight decay acts on each.
+        schedule: `step -> rate`, or `None` for a rate that is a variable.
+        peak: of the schedule, for independent weight decay.
+        loss_scale: what the loss was multiplied by.
+        divided: whether the loss arrives divided by the number of micro-batches.
+        model: tells unit-wise clipping the layers; may be `None`.
+    """
+    paths, parts = [row.path for row in rows], configuration.parts
+    numbers = group_numbers(configuration, paths)
+    factors = groups.multipliers(
+        paths,
+        [len(v.shape) for v in variables],
+        groups=configuration.groups,
+        differential=configuration.differential_learning_rates,
+        layer_decay=configuration.layer_wise_lr_decay,
+        layer_depths=configuration.layer_depths,
+    )
+    _warn_idle(configuration, paths)
+    unitwise = next((part.clip for part in parts if isinstance(part.clip, UnitwiseClip)), None)
+    units: Sequence[tuple[int, ...] | None] = [None] * len(paths)
+    if unitwise is not None:
+        units = unit_axes(variables, paths, model, include_output=unitwise.include_output)
+    offsets = [sum(len(part.hyperparameters) for part in parts[:i]) for i in range(len(parts))]
+    return Plan(
+        groups=tuple(
+            GroupPlan(part.rule, part.clip, tuple(part.hyperparameters), offset)
+            for part, offset in zip(parts, offsets, strict=True)
+        ),
+        variables=tuple(
+            VariablePlan(
+                path=row.path,
+                dtype=compute_dtype(v),
+                group=number,
+                rate=factor,
+                decays=decay,
+                overwrite=overwrites(v),
+                constraint=getattr(v, "constraint", None),
+                units=axes,
+                joined=row.joined,
+            )
+            for v, row, number, factor, decay, axes in zip(
+                variables, rows, numbers, factors, decays, units, strict=True
+            )
+        ),
+        shared=tuple(configuration.shared),
+        dtype=scalar_dtype(),
+        schedule=schedule,
+        peak=peak,
+        weight_decay_mode=configuration.weight_decay_mode,
+        maximize=configuration.maximize,
+        nonfinite=configuration.nonfinite,
+        loss_scale=loss_scale,
+        normalize=configuration.normalize_gradients,
+        divided=divided,
+        clip_micro_batches=configuration.accumulates and not configuration.defer_clip_until_accumulation,
+        ema_overwrite_frequency=configuration.ema_overwrite_frequency,
+        fused=configuration.foreach,
+    )
+
+
+def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:
+    patterns = [group.pattern for group in configuration.groups]
+    patterns += [*(configuration.differential_learning_rates or {}), *(configuration.layer_depths or {})]
+    groups.warn_unmatched(patterns, paths)

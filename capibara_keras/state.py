@@ -1,0 +1,257 @@
+"""The variables that hold an optimizer's state: created, extended, listed for checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from capibara_keras import backend, pipeline
+from capibara_keras.config import OptimizerConfig
+from capibara_keras.pipeline import State
+from capibara_keras.types import Tensor, Variable
+
+__all__ = ["Row", "StateVariables", "compute_dtype", "overwrites", "path_of"]
+
+
+class Row(NamedTuple):
+    """The state that belongs to one variable of the model.
+
+    Attributes:
+        path: the variable's, with a number appended where two variables share one.
+        slots: (name, state variable) pairs of the rule.
+        average, accumulator: `None` where not kept.
+        joined: updates that the optimizer had seen when the variable came in.
+    """
+
+    path: str
+    slots: dict[str, Variable]
+    average: Variable | None = None
+    accumulator: Variable | None = None
+    joined: int = 0
+
+
+class StateVariables:
+    """Creates the state of an optimizer, and extends it when variables or options come in later.
+
+    Args:
+        owner: the Keras optimizer; its tracked variables are what checkpoints hold.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.rows: dict[Any, Row] = {}
+        self.untracked: list[Variable] = []
+        self.state: State | None = None
+
+    def assemble(
+        self, configuration: OptimizerConfig, variables: Sequence[Variable], groups: Sequence[int], rate: Variable
+    ) -> State:
+        """The state for `variables` as the configuration wants it; what exists already is kept.
+
+        Args:
+            groups: the number of each variable's group.
+            rate: the learning rate or its multiplier.
+        """
+        keys = [self.owner._var_key(v) for v in variables]
+        for key, variable, group in zip(keys, variables, groups, strict=True):
+            self.rows[key] = self._row(configuration, self.rows.get(key), variable, group)
+        rows, size = [self.rows[key] for key in keys], len(variables)
+        accumulating = configuration.accumulates
+        old, dtype = self.state, scalar_dtype()
+        same = old is not None and len(old.params) == size
+        memory = configuration.clip.history_length
+        height = size if configuration.clip.per_parameter else 1
+        self.untracked.clear()
+        self.state = State(
+            params=list(variables),
+            slots=[list(row.slots.values()) for row in rows],
+            averages=[[row.average] if row.average is not None else [] for row in rows],
+            accumulators=[[row.accumulator] if row.accumulator is not None and accumulating else [] for row in rows],
+            window=[
+                old.window[0] if old and old.window else self._vector("micro_step", (), "int"),
+                self._untracked("accumulation_steps", configuration.accumulation_steps, "int"),
+                old.window[2] if old and old.window else self._vector("window_weight", (), dtype),
+            ]
+            if accumulating
+            else self._dropped(old.window[::2] if old else []),
+            contributed=[self._resized("contributed", old and old.contributed, (size,), "int", keep=same)]
+            if accumulating
+            else self._dropped(old.contributed if old else []),
+            norms=[
+                self._resized("clip_history", old and old.norms[:1], (height, memory), dtype, _nan, keep=same),
+                self._resized("clip_history_count", old and old.norms[1:], (height,), "int", keep=same),
+            ]
+            if memory
+            else self._dropped(old.norms if old else []),
+            spikes=[
+                self._resized("spike_history", old and old.spikes[:1], (1, pipeline.SPIKE_HISTORY), dtype, _nan),
+                self._resized("spike_history_count", old and old.spikes[1:], (1,), "int"),
+            ]
+            if configuration.skip_spikes is not None
+            else self._dropped(old.spikes if old else []),
+            updates=self.owner._iterations,
+            rate=rate,
+            hyperparameters=self._untracked("hyperparameters", configuration.packed_values, dtype),
+            counters=old.counters if old else self._vector("counters", (len(pipeline.COUNTERS),), "int"),
+            statistics=old.statistics if old else self._ring("statistics", dtype),
+            gradient_norms=self._resized(
+                "gradient_norms", old and [old.gradient_norms], (size,), dtype, _nan, keep=same
+            ),
+        )
+        return self.state
+
+    def set_numbers(self, configuration: OptimizerConfig) -> None:
+        """Write the configuration's numbers into their variables."""
+        assert self.state is not None
+        self.state.hyperparameters.assign(np.array(configuration.packed_values))
+        if self.state.window:
+            self.state.window[1].assign(configuration.accumulation_steps)
+
+    def inventory(self) -> dict[tuple[str, str], Variable]:
+        """State variables by (name, path of the variable they belong to)."""
+        state, result = self.state, {}
+        if state is None:
+            return result
+        named = {
+            "counters": [state.counters],
+            "statistics": [state.statistics],
+            "gradient_norms": [state.gradient_norms],
+            "micro_step": state.window[:1],
+            "window_weight": state.window[2:],
+            "contributed": state.contributed,
+            "clip_history": state.norms[:1],
+            "clip_history_count": state.norms[1:],
+            "spike_history": state.spikes[:1],
+            "spike_history_count": state.spikes[1:],
+        }
+        for name, variables in named.items():
+            for variable in variables:
+                result[name, ""] = variable
+        for row in self.rows.values():
+            result |= {(name, row.path): variable for name, variable in row.slots.items()}
+            if row.average is not None:
+                result["average", row.path] = row.average
+            if row.accumulator is not None:
+                result["accumulator", row.path] = row.accumulator
+        return result
+
+    def join(self, joined: dict[str, int]) -> None:
+        """Set when variables came in, by path."""
+        self.rows = {key: row._replace(joined=joined.get(row.path, 0)) for key, row in self.rows.items()}
+
+    def _row(self, configuration: OptimizerConfig, row: Row | None, variable: Variable, group: int) -> Row:
+        if row is None:
+            slots = (
+                {}
+                if overwrites(variable)
+                else {
+                    slot.name: self._like(variable, slot.name, slot.shape, slot.dtype, slot.initializer)
+                    for slot in configuration.parts[group].rule.slots
+                }
+            )
+            average = self._like(variable, "average") if configuration.use_ema and not overwrites(variable) else None
+            joined = 0 if self.state is None else int(ops.convert_to_numpy(self.owner._iterations))
+            row = Row(self._unique(path_of(variable)), slots, average, None, joined)
+        if configuration.accumulates and row.accumulator is None:
+            distribution = {"aggregation": "sum", "synchronization": "on_read"}
+            row = row._replace(accumulator=self._like(variable, "accumulator", **distribution))
+        return row
+
+    def _unique(self, path: str) -> str:
+        taken = {row.path for row in self.rows.values()}
+        number = next(n for n in range(1, len(taken) + 2) if (path if n == 1 else f"{path}#{n}") not in taken)
+        return path if number == 1 else f"{path}#{number}"
+
+    def _like(
+        self,
+        variable: Variable,
+        name: str,
+        shape: tuple[int, ...] | None = None,
+        dtype: str | None = None,
+        initializer: Any = "zeros",
+        **distribution: str,
+    ) -> Variable:
+        """A state variable for a model variable, in its place and layout."""
+        own_shape = tuple(variable.shape)
+        shape = own_shape if shape is None else shape
+        layout = getattr(variable, "_layout", None) if shape == own_shape else None
+        if self.owner.shard_state:
+            layout = backend.sharded_layout(shape, layout)
+        with keras.name_scope(self.owner.name), backend.colocated(variable):
+            state = keras.Variable(
+                initializer=keras.initializers.get(initializer),
+                shape=shape,
+                dtype=dtype or compute_dtype(variable),
+                trainable=False,
+                layout=layout,
+                name=f"{path_of(variable).replace('/', '_')}_{name}",
+                **distribution,
+            )
+        self.owner._track_variable(state)
+        return state
+
+    def _vector(self, name: str, shape: tuple[int, ...], dtype: str, initializer: Any = "zeros") -> Variable:
+        return self.owner.add_variable(shape, initializer, dtype, name=name)
+
+    def _ring(self, name: str, dtype: str) -> Variable:
+        return self._vector(name, (pipeline.STATISTICS_HISTORY, len(pipeline.STATISTICS)), dtype, _nan)
+
+    def _resized(
+        self,
+        name: str,
+        old: Sequence[Variable] | None,
+        shape: tuple[int, ...],
+        dtype: str,
+        initializer: Any = "zeros",
+        *,
+        keep: bool = True,
+    ) -> Variable:
+        """The old variable, or a new one where there is none or its shape is another."""
+        if old and keep and tuple(old[0].shape) == shape:
+            return old[0]
+        self._dropped(old or [])
+        return self._vector(name, shape, dtype, initializer)
+
+    def _dropped(self, variables: Sequence[Variable]) -> list[Variable]:
+        for variable in variables:
+            self.owner._untrack_variable(variable)
+        return []
+
+    def _untracked(self, name: str, value: Any, dtype: str) -> Variable:
+        """A variable that `optimizer.variables` lists but no checkpoint holds: the constructor's values win."""
+        value = np.array(value)
+        with keras.name_scope(self.owner.name):
+            variable = keras.Variable(
+                lambda shape, dtype: ops.convert_to_tensor(value, dtype), value.shape, dtype, trainable=False, name=name
+            )
+        self.untracked.append(variable)
+        return variable
+
+
+def path_of(variable: Variable) -> str:
+    """The path of a Keras variable, or the name of a native one."""
+    return str(getattr(variable, "path", None) or variable.name.split(":")[0])
+
+
+def compute_dtype(variable: Variable) -> str:
+    """Of the update: the variable's dtype, but float32 for a half-precision one, where moments would stall."""
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return "float64" if dtype == "float64" else "float32"
+
+
+def overwrites(variable: Variable) -> bool:
+    """Whether the variable's gradient is its next value."""
+    return bool(getattr(variable, "overwrite_with_gradient", False))
+
+
+def scalar_dtype() -> str:
+    """Of hyperparameters and statistics."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def _nan(shape: Any, dtype: Any = None) -> Tensor:
+    return ops.full(shape, float("nan"), dtype)

@@ -73,6 +73,12 @@ class Step:
     jit: bool = True
     fused: bool = True
 
+    @property
+    def open_window(self) -> Window:
+        """The window, where there must be one."""
+        assert self.window is not None
+        return self.window
+
 
 class TensorFlow:
     """State lives in variables that a compiled function reads and writes in place."""
@@ -217,7 +223,7 @@ class _Replicated:
             self.tf.cond(first, lambda: self.flush(strategy), lambda: None)
 
     def flush(self, strategy: Any) -> None:
-        window = self.step.window
+        window = self.step.open_window
         parts = strategy.extended.call_for_each_replica(lambda: window.sums(self.snapshot()))
         self.update(strategy, parts if window.reduced else self.summed(strategy, parts))
 
@@ -242,9 +248,14 @@ class _Replicated:
 
     def unanimous(self, strategy: Any, grads: Sequence[Any]) -> Any:
         """Whether the micro-batch is finite on all replicas."""
-        tf, is_finite = self.tf, self.step.window.is_finite
+        tf, window = self.tf, self.step.open_window
         each = strategy.extended.call_for_each_replica
-        bad = each(lambda grads: 1.0 - tf.cast(is_finite(grads), "float32"), (list(grads),))
+
+        def bad_here(grads: Grads) -> Scalar:
+            assert window.is_finite is not None
+            return 1.0 - tf.cast(window.is_finite(grads), "float32")
+
+        bad = each(bad_here, (list(grads),))
         target = self.backend.native(self.step.variables.counters)
         total = strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, bad, target)
         return each(lambda x: tf.equal(x, 0.0), (total,))
@@ -310,7 +321,7 @@ class Functional:
 
     def flush(self, step: Step, cache: Cache, key: Hashable) -> None:
         def pure(state: Any, grads: Grads, extra: Extra) -> Any:
-            return step.update(state, step.window.sums(state), extra)
+            return step.update(state, step.open_window.sums(state), extra)
 
         self._through(pure, step, [], {}, cache, (key, "flush"))
 

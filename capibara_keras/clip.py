@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from keras import ops
 
@@ -56,11 +56,13 @@ class Clipped(NamedTuple):
 class ClipPolicy(Protocol):
     """How gradients are limited."""
 
-    history_length: int
-    """How many norms the policy remembers; 0 for none."""
+    @property
+    def history_length(self) -> int:
+        """How many norms the policy remembers; 0 for none."""
 
-    per_parameter: bool
-    """Whether it remembers them for each variable by itself."""
+    @property
+    def per_parameter(self) -> bool:
+        """Whether it remembers them for each variable by itself."""
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -274,7 +276,7 @@ def _factor(norm: Tensor, limit: Tensor) -> Tensor:
 METHODS = ("norm", "value", "adaptive", "agc")
 
 
-def from_options(options: Mapping[str, object]) -> ClipPolicy:
+def from_options(options: Mapping[str, Any]) -> ClipPolicy:
     """The policy that `configure_gradient_clipping`'s options describe; those without effect are ignored.
 
     Args:
@@ -296,7 +298,7 @@ def from_options(options: Mapping[str, object]) -> ClipPolicy:
     for name in given:
         if name not in allowed:
             raise errors.unknown("clipping option", name, allowed)
-    adaptive = dict(given.get("adaptive_clipping", {}))  # type: ignore[call-overload]
+    adaptive = dict(given.get("adaptive_clipping", {}))
     for name in adaptive:
         errors.choice(
             "adaptive_clipping", name, ("enable", "percentile", "history_length", "min_clip_value", "max_clip_value")
@@ -304,9 +306,9 @@ def from_options(options: Mapping[str, object]) -> ClipPolicy:
     method = errors.choice("clip_method", given.get("clip_method", "norm"), METHODS)
     each = errors.boolean("per_parameter_clipping", given.get("per_parameter_clipping", False))
     if errors.boolean("adaptive_clipping.enable", adaptive.pop("enable", method == "adaptive")):
-        return AdaptiveClip(**adaptive, clip_value=given.get("clip_value"), per_parameter=each)  # type: ignore[arg-type]
+        return AdaptiveClip(**adaptive, clip_value=given.get("clip_value"), per_parameter=each)
     if method == "agc":
-        return UnitwiseClip(given.get("clip_coeff", 0.01), given.get("clip_output_layer", False))  # type: ignore[arg-type]
+        return UnitwiseClip(given.get("clip_coeff", 0.01), given.get("clip_output_layer", False))
     if "clip_value" not in given:
         if method == "adaptive":
             raise errors.ConfigError("clip_method='adaptive' contradicts adaptive_clipping.enable=False")
@@ -314,11 +316,11 @@ def from_options(options: Mapping[str, object]) -> ClipPolicy:
             raise errors.ConfigError(f"clip_method={method!r} needs clip_value, a number > 0")
         return NoClip()
     if method == "value":
-        return ClipByValue(given["clip_value"])  # type: ignore[arg-type]
-    return (ClipByNorm if each else ClipByGlobalNorm)(given["clip_value"])  # type: ignore[arg-type]
+        return ClipByValue(given["clip_value"])
+    return (ClipByNorm if each else ClipByGlobalNorm)(given["clip_value"])
 
 
-def to_options(policy: ClipPolicy) -> dict[str, object]:
+def to_options(policy: ClipPolicy) -> dict[str, Any]:
     """Options from which `from_options` makes the policy again.
 
     >>> from_options(to_options(ClipByNorm(2.0)))

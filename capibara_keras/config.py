@@ -206,11 +206,11 @@ class OptimizerConfig:
     def to_options(self) -> dict[str, Any]:
         """A flat dictionary in Keras' spelling; `parse` gives this configuration back."""
         options: dict[str, Any] = {"algorithm": self.algorithm, "learning_rate": self.learning_rate}
-        options |= dataclasses.asdict(self.rule)  # type: ignore[call-overload]
+        options |= dataclasses.asdict(self.rule)
         options |= {name: getattr(self, name) for name in _PLAIN}
-        keras_clip = not self.clipping
         for name, kind in CLIPS.items():
-            options[name] = self.clip.limit if keras_clip and type(self.clip) is kind else None  # type: ignore[attr-defined]
+            chosen = type(self.clip) is kind and not self.clipping
+            options[name] = self.clip.hyperparameters["clip_limit"] if chosen else None
         options |= dict(self.clipping)
         options["weight_decay_exclude"] = list(self.weight_decay_exclude)
         options["gradient_accumulation_steps"] = self.accumulation_steps if self.accumulation_steps > 1 else None
@@ -415,7 +415,7 @@ def _group(options: Any) -> Group:
 def _group_options(group: Group) -> dict[str, Any]:
     options: dict[str, Any] = {"pattern": group.pattern, "rate": group.rate, "weight_decay": group.weight_decay}
     if group.rule is not None:
-        options |= {"algorithm": _name_of(group.rule)} | dataclasses.asdict(group.rule)  # type: ignore[call-overload]
+        options |= {"algorithm": _name_of(group.rule)} | dataclasses.asdict(group.rule)
     return options | (clip.to_options(group.clip) if group.clip is not None else {})
 
 

@@ -44,6 +44,8 @@ class Core(keras.optimizers.Optimizer):
     optimizer is built, and later where they do not change the state that is kept.
     """
 
+    _learning_rate: Any
+
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
@@ -400,7 +402,7 @@ class Core(keras.optimizers.Optimizer):
             self.reconfigure({"accumulator": True})
         full = self._aligned(list(grads), variables)
         step = self._step(frozenset(), False)
-        step = dataclasses.replace(step, window=dataclasses.replace(step.window, is_due=None))
+        step = dataclasses.replace(step, window=dataclasses.replace(step.open_window, is_due=None))
         given = {} if weight is None else {"weight": ops.convert_to_tensor(weight, scalar_dtype())}
         backend.run(step, full, given, self._cache, self._key("accumulate", *given))
 

@@ -361,7 +361,8 @@ def _remembered(
     if not state.norms:
         return []
     ring, count = state.norms
-    if not plan.groups[0].clip.per_parameter:
+    policy = plan.groups[0].clip
+    if policy is None or not policy.per_parameter:
         return list(history.push(ring, count, norm[None], finite))
     values = _scattered([norms[k] for k in range(len(index))], index, len(plan.variables), plan.dtype)
     return list(history.push(ring, count, values, ops.logical_and(finite, ops.logical_not(ops.isnan(values)))))

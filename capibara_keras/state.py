@@ -113,7 +113,8 @@ class StateVariables:
 
     def inventory(self) -> dict[tuple[str, str], Variable]:
         """State variables by (name, path of the variable they belong to)."""
-        state, result = self.state, {}
+        state = self.state
+        result: dict[tuple[str, str], Variable] = {}
         if state is None:
             return result
         named = {
@@ -157,8 +158,7 @@ class StateVariables:
             joined = 0 if self.state is None else int(ops.convert_to_numpy(self.owner._iterations))
             row = Row(self._unique(path_of(variable)), slots, average, None, joined)
         if configuration.accumulates and row.accumulator is None:
-            distribution = {"aggregation": "sum", "synchronization": "on_read"}
-            row = row._replace(accumulator=self._like(variable, "accumulator", **distribution))
+            row = row._replace(accumulator=self._like(variable, "accumulator", per_replica=True))
         return row
 
     def _unique(self, path: str) -> str:
@@ -173,9 +173,9 @@ class StateVariables:
         shape: tuple[int, ...] | None = None,
         dtype: str | None = None,
         initializer: Any = "zeros",
-        **distribution: str,
+        per_replica: bool = False,
     ) -> Variable:
-        """A state variable for a model variable, in its place and layout."""
+        """A state variable for a model variable, in its place and layout; one value for all replicas, or one each."""
         own_shape = tuple(variable.shape)
         shape = own_shape if shape is None else shape
         layout = getattr(variable, "_layout", None) if shape == own_shape else None
@@ -189,7 +189,8 @@ class StateVariables:
                 trainable=False,
                 layout=layout,
                 name=f"{path_of(variable).replace('/', '_')}_{name}",
-                **distribution,
+                aggregation="sum" if per_replica else "none",
+                synchronization="on_read" if per_replica else "auto",
             )
         self.owner._track_variable(state)
         return state

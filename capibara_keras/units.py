@@ -34,7 +34,8 @@ def unit_axes(
     [(0,), (0,), None, None]
     """
     owners = _owners(model)
-    axes, strange = [], []
+    axes: list[tuple[int, ...] | None] = []
+    strange: list[str] = []
     for variable, path in zip(variables, paths, strict=True):
         rank = len(variable.shape)
         owner = owners.get(id(variable))

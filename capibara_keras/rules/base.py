@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from keras import ops
 
@@ -41,6 +41,7 @@ class UpdateRule(Protocol):
             nothing, a selection between old and new tensors costs a pass over memory.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     family: ClassVar[str]
     default_learning_rate: ClassVar[float]
     neutral: ClassVar[Mapping[str, float]]

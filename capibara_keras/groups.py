@@ -183,7 +183,7 @@ def _block_of_each(segments: Sequence[Sequence[str]], root: int) -> list[str | N
                 children.setdefault(stem, {}).setdefault("/".join(s[: level + 1]), set()).add(s[level + 1])
         numbered = {stem: b for stem, b in children.items() if len(b) > 1 and all(len(c) > 1 for c in b.values())}
         if numbered:
-            blocks = set(max(numbered.values(), key=lambda b: len(b)))
+            blocks = set(numbered[max(numbered, key=lambda stem: len(numbered[stem]))])
             joined = ["/".join(s[: level + 1]) for s in segments]
             return [name if name in blocks else None for name in joined]
     return [None] * len(segments)

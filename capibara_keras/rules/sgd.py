@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,6 +46,10 @@ class SGD:
         errors.number("momentum", self.momentum, 0, 1, open_high=True)
         errors.number("dampening", self.dampening, 0, 1)
         errors.boolean("nesterov", self.nesterov)
+        if self.nesterov and self.dampening:
+            warnings.warn(
+                "SGD: nesterov together with dampening, which torch refuses; u = g + momentum b is used", stacklevel=2
+            )
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -26,6 +26,7 @@ __all__ = [
     "outside_trace",
     "read",
     "run",
+    "scope",
     "sharded_layout",
     "sum_of_squares",
     "tracing",
@@ -43,7 +44,7 @@ class Window:
     Args:
         accumulate: `(state, grads, extra, keep) -> state`.
         sums: picks from a state what `Step.update` takes as gradients.
-        is_due: state -> whether the update runs now; `None` for never.
+        is_due: `window` of the state -> whether the update runs now; `None` for never.
         is_finite: grads -> whether to keep the micro-batch; `None` to keep all.
         reduced: micro-batches are summed over replicas before they are accumulated, not after.
     """
@@ -60,7 +61,8 @@ class Step:
     """One call of `apply` as pure functions over a nested structure of variables.
 
     Args:
-        variables: nested structure of variables; the state is the same structure of tensors.
+        variables: nested structure of variables with `params`, `counters` and `window`; the state is the same
+            structure of tensors.
         update: `(state, grads, extra) -> state`, with gradients summed over replicas.
         window: what accumulation adds, or `None`.
         jit: compile with XLA.
@@ -130,6 +132,11 @@ class TensorFlow:
         """Where assignments happen once and now, also when a function is being traced."""
         return self.tf.init_scope()
 
+    def scope(self, optimizer: Any) -> contextlib.AbstractContextManager[Any]:
+        """The strategy that the optimizer was made under, also where it is built outside of its scope."""
+        strategy, here = optimizer._distribution_strategy, self.tf.distribute.get_strategy()
+        return contextlib.nullcontext() if strategy is here else strategy.scope()
+
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
@@ -150,16 +157,18 @@ class TensorFlow:
         cache[key, missing]([g for g in grads if g is not None], dict(extra))
 
     def flush(self, step: Step, cache: Cache, key: Hashable) -> None:
-        """The update with what is in the window."""
-        tf, strategy = self.tf, self.tf.distribute.get_strategy()
+        """The update with what is in the window. The variables know their strategy: callbacks run outside its scope."""
+        tf = self.tf
+        strategy = getattr(self.native(step.variables.counters), "distribute_strategy", None)
         if (key, "flush") not in cache:
-            if tf.distribute.has_strategy():
+            if strategy is not None:
                 merge = _Replicated(self, step, {}).flush
                 call = lambda: tf.distribute.get_replica_context().merge_call(merge)  # noqa: E731
                 cache[key, "flush"] = self.traced(lambda: strategy.run(call))
             else:
                 cache[key, "flush"] = self._update_function(step, ())
-        cache[key, "flush"](*([] if tf.distribute.has_strategy() else [[], {}]))
+        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+            cache[key, "flush"](*([] if strategy is not None else [[], {}]))
 
     def _function(self, step: Step, missing: tuple[bool, ...]) -> Callable[..., None]:
         """Everything that one call of `apply` does, compiled. The condition stays outside XLA, where a branch
@@ -180,7 +189,7 @@ class TensorFlow:
         def both(present: list[Tensor], extra: Extra) -> None:
             accumulate(present, extra)
             if window.is_due is not None:
-                tf.cond(window.is_due(self._read_all(step)), lambda: update([], extra), lambda: None)
+                tf.cond(window.is_due([self.read(v) for v in step.variables.window]), lambda: update([], extra), lambda: None)
 
         return self.traced(both)
 
@@ -218,7 +227,7 @@ class _Replicated:
         state = each(self.snapshot)
         self.write(strategy, state, each(window.accumulate, (state, micro, self.extra, keep)))
         if window.is_due is not None:
-            due = each(lambda: window.is_due(self.snapshot()))
+            due = each(lambda: window.is_due([self.backend.read(v) for v in self.step.variables.window]))
             first = strategy.experimental_local_results(due)[0]
             self.tf.cond(first, lambda: self.flush(strategy), lambda: None)
 
@@ -299,6 +308,9 @@ class Functional:
     def outside_trace(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def scope(self, optimizer: Any) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
         yield
@@ -315,7 +327,7 @@ class Functional:
             state = window.accumulate(state, grads, extra, window.is_finite(grads) if window.is_finite else None)
             if window.is_due is None:
                 return state
-            return self.cond(window.is_due(state), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state)
+            return self.cond(window.is_due(state.window), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state)
 
         self._through(pure, step, grads, extra, cache, (key, tuple(g is None for g in grads)))
 
@@ -391,5 +403,6 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
-colocated, outside_trace, sharded_layout = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.sharded_layout
+colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
+sharded_layout = _ACTIVE.sharded_layout
 run, flush, cos = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos

@@ -184,7 +184,7 @@ class AdaptiveClip:
 
     def __post_init__(self) -> None:
         errors.number("percentile", self.percentile, 0, 100)
-        errors.integer("history_length", self.history_length, 2)
+        object.__setattr__(self, "history_length", errors.integer("history_length", self.history_length, 2))
         for name in ("min_clip_value", "max_clip_value", "clip_value"):
             if getattr(self, name) is not None:
                 errors.number(name, getattr(self, name), 0, open_low=name != "min_clip_value")
@@ -298,17 +298,24 @@ def from_options(options: Mapping[str, Any]) -> ClipPolicy:
     for name in given:
         if name not in allowed:
             raise errors.unknown("clipping option", name, allowed)
-    adaptive = dict(given.get("adaptive_clipping", {}))
+    adaptive = given.get("adaptive_clipping", {})
+    if not isinstance(adaptive, Mapping):
+        raise errors.ConfigError(f"adaptive_clipping: expected a dictionary of its options, received {adaptive!r}")
+    adaptive = dict(adaptive)
     for name in adaptive:
         errors.choice(
             "adaptive_clipping", name, ("enable", "percentile", "history_length", "min_clip_value", "max_clip_value")
         )
     method = errors.choice("clip_method", given.get("clip_method", "norm"), METHODS)
     each = errors.boolean("per_parameter_clipping", given.get("per_parameter_clipping", False))
-    if errors.boolean("adaptive_clipping.enable", adaptive.pop("enable", method == "adaptive")):
-        return AdaptiveClip(**adaptive, clip_value=given.get("clip_value"), per_parameter=each)
+    enable = errors.boolean("adaptive_clipping.enable", adaptive.pop("enable", method == "adaptive"))
+    # Both are made, so that bad numbers are refused also where they would have no effect.
+    percentile_clip = AdaptiveClip(**adaptive, clip_value=given.get("clip_value"), per_parameter=each)
+    unitwise_clip = UnitwiseClip(given.get("clip_coeff", 0.01), given.get("clip_output_layer", False))
+    if enable:
+        return percentile_clip
     if method == "agc":
-        return UnitwiseClip(given.get("clip_coeff", 0.01), given.get("clip_output_layer", False))
+        return unitwise_clip
     if "clip_value" not in given:
         if method == "adaptive":
             raise errors.ConfigError("clip_method='adaptive' contradicts adaptive_clipping.enable=False")

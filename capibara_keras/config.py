@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 
 from capibara_keras import clip, errors
 from capibara_keras.clip import ClipByGlobalNorm, ClipByNorm, ClipByValue, ClipPolicy, NoClip
@@ -152,16 +154,12 @@ class OptimizerConfig:
                 f"learning_rate={self.learning_rate!r} is a schedule already, and schedule options were given too: "
                 f"{self.schedule.to_options()}. Give the rate's peak as a number, or leave the options out"
             )
-        for name, check in _CHECKS.items():
-            if getattr(self, name) is not None:
-                check(name, getattr(self, name))
-        if self.ema_overwrite_frequency is not None:
-            errors.integer("ema_overwrite_frequency", self.ema_overwrite_frequency, 1)
-        errors.integer("gradient_accumulation_steps", self.accumulation_steps, 1)
-        for pattern, factor in (self.differential_learning_rates or {}).items():
-            errors.number(f"differential_learning_rates[{check_pattern(pattern)!r}]", factor, 0)
-        for pattern, depth in (self.layer_depths or {}).items():
-            errors.integer(f"layer_depths[{check_pattern(pattern)!r}]", depth, 0)
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.name in _CHECKS and (value is not None or option.default is not None):
+                object.__setattr__(self, option.name, _CHECKS[option.name](option.name, value))
+        steps = errors.integer("gradient_accumulation_steps", self.accumulation_steps, 1)
+        object.__setattr__(self, "accumulation_steps", steps)
         for group in self.groups:
             if group.clip is not None and group.clip.history_length:
                 raise errors.ConfigError(
@@ -241,9 +239,15 @@ _OWN = (
 )
 
 
-def _mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise errors.ConfigError(f"{name}: expected a dictionary from patterns to numbers, received {value!r}")
+def _by_pattern(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The check of a dictionary from patterns to what `check` allows."""
+
+    def check_all(name: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise errors.ConfigError(f"{name}: expected a dictionary from patterns to numbers, received {value!r}")
+        return {check_pattern(p, name): check(f"{name}[{p!r}]", x) for p, x in value.items()}
+
+    return check_all
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -251,12 +255,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "weight_decay_mode": lambda name, x: errors.choice(name, x, WEIGHT_DECAY_MODES),
     "skip_spikes": lambda name, x: errors.number(name, x, 0, open_low=True),
     "ema_momentum": lambda name, x: errors.number(name, x, 0, 1),
+    "ema_overwrite_frequency": lambda name, x: errors.integer(name, x, 1),
     "remainder": lambda name, x: errors.choice(name, x, REMAINDERS),
     "loss_scale_factor": lambda name, x: errors.number(name, x, 0, open_low=True),
     "nonfinite": lambda name, x: errors.choice(name, x, NONFINITE_POLICIES),
     "layer_wise_lr_decay": lambda name, x: errors.number(name, x, 0, 1, open_low=True),
-    "layer_depths": _mapping,
-    "differential_learning_rates": _mapping,
+    "layer_depths": _by_pattern(lambda name, x: errors.integer(name, x, 0)),
+    "differential_learning_rates": _by_pattern(lambda name, x: errors.number(name, x, 0)),
 } | dict.fromkeys(
     (
         "use_scheduler",
@@ -300,7 +305,9 @@ def parse(options: Mapping[str, Any]) -> OptimizerConfig:
     use_scheduler = given.pop("use_scheduler", None)
     exclude = given.pop("weight_decay_exclude", None)
     accumulation = given.pop("gradient_accumulation_steps", None)
-    groups = given.pop("groups", None) or ()
+    groups = given.pop("groups", None)
+    if groups is not None and not isinstance(groups, (list, tuple)):
+        raise errors.ConfigError(f"groups: expected a list of dictionaries, received {groups!r}")
     return OptimizerConfig(
         rule=rule,
         learning_rate=rule.default_learning_rate if learning_rate is None else rate(learning_rate),
@@ -310,17 +317,17 @@ def parse(options: Mapping[str, Any]) -> OptimizerConfig:
         clipping=clipping,
         weight_decay_exclude=patterns(exclude or ()),
         accumulation_steps=1 if accumulation is None else accumulation,
-        groups=tuple(_group(group) for group in groups),
+        groups=tuple(_group(group) for group in groups or ()),
         **given,
     )
 
 
 def canonical(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with aliases translated; two spellings of one option must agree."""
+    """`options` with aliases and NumPy scalars translated; two spellings of one option must agree."""
     seen: dict[str, str] = {}
     result: dict[str, Any] = {}
     for name, value in options.items():
-        key = ALIASES.get(name, name)
+        key, value = ALIASES.get(name, name), value.item() if isinstance(value, np.generic) else value
         if key in result and result[key] != value:
             raise errors.ConfigError(
                 f"{seen[key]}={result[key]!r} and {name}={value!r} are the same option with different values; give one"
@@ -352,17 +359,21 @@ def idle_clipping(configuration: OptimizerConfig) -> list[str]:
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
     """Path patterns as a tuple without repetitions."""
-    values = (value,) if isinstance(value, str) else tuple(value)
+    values = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
     for item in values:
-        if not isinstance(item, str):
-            raise errors.ConfigError(f"weight_decay_exclude: expected patterns of variable paths, received {item!r}")
+        try:
+            re.compile(item)
+        except (TypeError, re.error) as error:
+            raise errors.ConfigError(
+                f"weight_decay_exclude: expected regular expressions of variable paths, received {item!r} ({error})"
+            ) from error
     return tuple(dict.fromkeys(values))
 
 
 def _rule(given: dict[str, Any]) -> tuple[UpdateRule, list[str]]:
     """The rule that `algorithm` and its hyperparameters name, taken out of `given`, and its options."""
     algorithm = given.pop("algorithm", "adam")
-    if algorithm not in RULES:
+    if not isinstance(algorithm, str) or algorithm not in RULES:
         raise errors.unknown("algorithm", algorithm, RULES)
     kind = RULES[algorithm]
     fields = [f.name for f in dataclasses.fields(kind)]

@@ -2,8 +2,8 @@
 
 The private Keras names relied on are `_iterations`, `_learning_rate`, `_get_current_learning_rate`, `_variables`,
 `_trainable_variables`, `_trainable_variables_indices`, `_get_variable_index`, `_var_key`, `_use_weight_decay`,
-`_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras changes
-them.
+`_track_variable`, `_untrack_variable` and `_model_variables_moving_average`; a test fails loudly when Keras
+changes them.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Core(keras.optimizers.Optimizer):
             *(configuration.schedule.to_options() if configuration.schedule else ()),
         )
         shown = {name: value for name, value in options.items() if name not in hidden}
+        shown = dict.fromkeys(config.CLIPPING) | shown  # those that are not set too: they can be assigned
         self._set(_config=configuration, _options=shown, **shown)
 
     def reconfigure(self, options: Mapping[str, Any]) -> None:
@@ -110,6 +111,7 @@ class Core(keras.optimizers.Optimizer):
             raise errors.ConfigError("options cannot change inside a function that is being traced")
         if self.built:
             self._refuse_change_of_state(old, new)
+        rate_of(new, self._total_steps)  # raises if its options contradict each other: now, while nothing has changed
         self._adopt(new)
         if self.built and _static(new) == _static(old):
             self._states.set_numbers(new)
@@ -317,9 +319,11 @@ class Core(keras.optimizers.Optimizer):
     def _assemble(self) -> None:
         """Bring the state variables in line with configuration and model."""
         variables = self._trainable_variables
-        rate = self._learning_rate if isinstance(self._learning_rate, keras.Variable) else self._multiplier()
+        with backend.scope(self):
+            rate = self._learning_rate if isinstance(self._learning_rate, keras.Variable) else self._multiplier()
         numbers = group_numbers(self._config, [path_of(v) for v in variables])
-        state = self._states.assemble(self._config, variables, numbers, rate)
+        with backend.scope(self):
+            state = self._states.assemble(self._config, variables, numbers, rate)
         if self.use_ema:
             self._set(_model_variables_moving_average=[row[0] if row else None for row in state.averages])
 
@@ -686,15 +690,18 @@ _STATE = {
 def _static(configuration: OptimizerConfig) -> Any:
     """What a compiled step depends on: all but the numbers in the packed hyperparameters."""
     parts = [
-        (type(p.rule), {k: v for k, v in dataclasses.asdict(p.rule).items() if not isinstance(v, float)}, type(p.clip))
+        (type(p.rule), {k: v for k, v in dataclasses.asdict(p.rule).items() if not isinstance(v, float)})
         for p in configuration.parts
     ]
+    clips = [(type(p.clip), getattr(p.clip, "history_length", 0)) for p in configuration.parts]
     packed = {
         "ema_momentum",
         "weight_decay",
         "gradient_accumulation_steps",
+        "clip_method",
         "clip_value",
         "clip_coeff",
+        "adaptive_clipping",
         "skip_spikes",
         *config.CLIPS,
     }
@@ -702,4 +709,4 @@ def _static(configuration: OptimizerConfig) -> Any:
     others = {k: v for k, v in configuration.to_options().items() if k not in packed}
     if callable(others["learning_rate"]):
         others["learning_rate"] = id(others["learning_rate"])
-    return parts, configuration.packed_names, configuration.accumulates, others
+    return parts, clips, configuration.packed_names, configuration.accumulates, others

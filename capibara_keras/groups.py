@@ -43,17 +43,17 @@ class Group:
             errors.number("weight_decay", self.weight_decay, 0)
 
 
-def check_pattern(pattern: Any) -> str:
-    """`pattern`, if it is a string, and a regular expression where it begins with `re:`."""
+def check_pattern(pattern: Any, name: str = "pattern") -> str:
+    """`pattern`, if it is a string, and a regular expression where it begins with `re:`; `name` is for the error."""
     if not isinstance(pattern, str) or not pattern:
         raise errors.ConfigError(
-            f"pattern: expected a part of a variable's path, or 're:' and an expression, received {pattern!r}"
+            f"{name}: expected a part of a variable's path, or 're:' and an expression, received {pattern!r}"
         )
     if pattern.startswith("re:"):
         try:
             re.compile(pattern[3:])
         except re.error as error:
-            raise errors.ConfigError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+            raise errors.ConfigError(f"{name}: {pattern!r} is not a regular expression: {error}") from error
     return pattern
 
 

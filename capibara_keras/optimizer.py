@@ -52,8 +52,8 @@ class Optimizer(Core):
     def __init__(
         self, algorithm: str = "adam", learning_rate: Any = None, *, name: str | None = None, **options: Any
     ) -> None:
-        given = {"algorithm": algorithm, "learning_rate": learning_rate} | options
-        super().__init__(config.parse(given), name=name)
+        given = {"algorithm": algorithm} | ({} if learning_rate is None else {"learning_rate": learning_rate})
+        super().__init__(config.parse(given | options), name=name)
 
     # Schedules ---------------------------------------------------------------------------------------------
 

@@ -212,9 +212,9 @@ def is_finite(grads: Sequence[Tensor | None]) -> Scalar:
     return ops.isfinite(ops.sum(ops.stack(squares)))
 
 
-def window_is_full(state: State) -> Scalar:
+def window_is_full(window: Sequence[Tensor]) -> Scalar:
     """Whether the next update is due. Not `==`: a checkpoint may bring more micro-batches than now fill a window."""
-    return state.window[0] >= state.window[1]
+    return window[0] >= window[1]
 
 
 def _clipped_micro_batch(
@@ -228,12 +228,14 @@ def _clipped_micro_batch(
     gs = [g * ops.cast(factor, g.dtype) for g in gs]
     norms = ops.stack([ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype) for g in gs])
     norm = ops.sqrt(ops.sum(norms * norms))
-    memory = _remembered(plan, state, norms, norm, index, ops.isfinite(norm))
+    finite = ops.isfinite(norm)
+    memory = _remembered(plan, state, norms, norm, index, finite)
     gs, clipped, _ = _clipped(plan, state, gs, norms, norm, index, memory)
     result = list(grads)
     for i, g in zip(index, gs, strict=True):
-        result[i] = g
-    return result, memory, clipped
+        bad = ops.full_like(g, float("nan"))  # clipping by value would make an infinite entry a finite one
+        result[i] = g if plan.nonfinite == "propagate" else ops.where(finite, g, bad)
+    return result, memory, ops.logical_and(clipped, finite)
 
 
 # Update ----------------------------------------------------------------------------------------------------

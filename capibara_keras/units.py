@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,10 @@ from capibara_keras.types import Variable
 
 __all__ = ["unit_axes"]
 
-_KERNELS = ("Dense", "Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D", "LSTM", "GRU", "SimpleRNN")
-_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+_KERNELS = {"dense", "conv1d", "conv2d", "conv3d", "separableconv1d", "separableconv2d"}
+_KERNELS |= {"lstmcell", "grucell", "simplernncell"}
+_DEPTHWISE = {"depthwiseconv1d", "depthwiseconv2d"}
+_TRANSPOSED = {"conv1dtranspose", "conv2dtranspose", "conv3dtranspose"}
 
 
 def unit_axes(
@@ -22,7 +25,7 @@ def unit_axes(
     """For each variable the axes over which a unit's norm is taken; `None` for those that are not clipped.
 
     The unit is the output: the last axis of Dense and convolution kernels, (channel, multiplier) of depthwise ones,
-    the row of an embedding, (head, key) of an attention projection. A vector is one unit.
+    the row of an embedding, (head, key) of an attention projection. A vector is one unit, and so is a bias.
 
     Args:
         model: tells the layer of each variable; without it, the variable's path does.
@@ -38,24 +41,23 @@ def unit_axes(
     strange: list[str] = []
     for variable, path in zip(variables, paths, strict=True):
         rank = len(variable.shape)
-        owner = owners.get(id(variable))
-        if rank <= 1:
+        owner, name = owners.get(id(variable)), path.rsplit("/", 1)[-1]
+        kinds = _kinds(owner, path)
+        if rank <= 1 or name == "bias":
             axes.append(tuple(range(rank)))
         elif owner is not None and isinstance(owner, keras.layers.EinsumDense):
             axes.append(_einsum_axes(owner, rank))
-        elif "depthwise" in path.rsplit("/", 1)[-1]:
+        elif name == "depthwise_kernel" or kinds & _DEPTHWISE:
             axes.append(tuple(range(rank - 2)))
-        elif isinstance(owner, keras.layers.Embedding) or path.endswith("embeddings"):
+        elif name.endswith("embeddings") or "embedding" in kinds:
             axes.append((rank - 1,))
-        elif type(owner).__name__ in _TRANSPOSED:
+        elif kinds & _TRANSPOSED:
             axes.append((*range(rank - 2), rank - 1))
-        elif (
-            owner is None and rank == 3 and path.split("/")[-2:-1] and path.split("/")[-2] in ("query", "key", "value")
-        ):
+        elif owner is None and rank == 3 and kinds & {"query", "key", "value"}:
             axes.append((0,))
         else:
             axes.append(tuple(range(rank - 1)))
-            if owner is not None and type(owner).__name__ not in _KERNELS:
+            if owner is not None and not kinds & _KERNELS:
                 strange.append(f"{path} ({type(owner).__name__})")
     if strange:
         warnings.warn(f"unit-wise clipping takes the last axis as the units of {', '.join(strange)}", stacklevel=5)
@@ -77,6 +79,13 @@ def _owners(model: Any) -> Mapping[int, Any]:
     if model is None:
         return {}
     return {id(v): layer for layer in model._flatten_layers() for v in getattr(layer, "_trainable_variables", [])}
+
+
+def _kinds(owner: Any, path: str) -> set[str]:
+    """Names of the layer's class and its bases in lower case; without a layer, what its name in the path says."""
+    if owner is not None:
+        return {kind.__name__.lower() for kind in type(owner).__mro__}
+    return {re.sub(r"_\d+$", "", part).replace("_", "").lower() for part in path.split("/")[-2:-1]}
 
 
 def _einsum_axes(layer: Any, rank: int) -> tuple[int, ...]:

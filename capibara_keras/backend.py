@@ -189,7 +189,11 @@ class TensorFlow:
         def both(present: list[Tensor], extra: Extra) -> None:
             accumulate(present, extra)
             if window.is_due is not None:
-                tf.cond(window.is_due([self.read(v) for v in step.variables.window]), lambda: update([], extra), lambda: None)
+                tf.cond(
+                    window.is_due([self.read(v) for v in step.variables.window]),
+                    lambda: update([], extra),
+                    lambda: None,
+                )
 
         return self.traced(both)
 
@@ -327,7 +331,9 @@ class Functional:
             state = window.accumulate(state, grads, extra, window.is_finite(grads) if window.is_finite else None)
             if window.is_due is None:
                 return state
-            return self.cond(window.is_due(state.window), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state)
+            return self.cond(
+                window.is_due(state.window), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state
+            )
 
         self._through(pure, step, grads, extra, cache, (key, tuple(g is None for g in grads)))
 

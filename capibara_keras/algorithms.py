@@ -64,12 +64,14 @@ class _Named(Optimizer):
     """An optimizer whose class is its algorithm."""
 
     def get_config(self) -> dict[str, Any]:
+        """All constructor arguments, as plain data."""
         options = super().get_config()
         del options["algorithm"]
         return options
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """As `Optimizer.from_config`; `algorithm`, if given, must be this one."""
         named = dict(config).pop("algorithm", cls.__name__.lower())
         if named != cls.__name__.lower():
             raise errors.ConfigError(f"{cls.__name__}.from_config: the options name another algorithm, {named!r}")

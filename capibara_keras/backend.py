@@ -91,9 +91,11 @@ class TensorFlow:
         self.tf = tf
 
     def read(self, variable: Variable) -> Tensor:
+        """The variable's value, not copied: on TensorFlow it may be the live one."""
         return self.tf.convert_to_tensor(self.native(variable))
 
     def native(self, variable: Variable) -> Variable:
+        """What a `keras.Variable` wraps; others as they are."""
         return variable.value if isinstance(variable, keras.Variable) else variable
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
@@ -110,6 +112,7 @@ class TensorFlow:
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
 
     def cos(self, x: Tensor) -> Tensor:
+        """The cosine, in the dtype of x."""
         return self.tf.cos(x)
 
     @property
@@ -117,6 +120,7 @@ class TensorFlow:
         return any(device.device_type != "CPU" for device in self.tf.config.list_logical_devices())
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A pure function, compiled with XLA."""
         return self.traced(function, jit=True)
 
     def traced(self, function: Callable[..., Any], *, jit: bool = False) -> Callable[..., Any]:
@@ -126,6 +130,7 @@ class TensorFlow:
         return result
 
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
+        """Whether an outer function is being traced."""
         return not self.tf.executing_eagerly()
 
     def outside_trace(self) -> contextlib.AbstractContextManager[None]:
@@ -139,10 +144,12 @@ class TensorFlow:
 
     @contextlib.contextmanager
     def colocated(self, variable: Variable) -> Iterator[None]:
+        """Where a variable that is made inside lies beside another one."""
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
             yield
 
     def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
+        """The layout of state for a variable with this layout; only JAX can spread it over devices."""
         return layout
 
     def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
 import re
 import warnings
 import weakref
@@ -49,7 +50,7 @@ class Core(keras.optimizers.Optimizer):
     def __init__(self, configuration: OptimizerConfig, name: str | None = None) -> None:
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
-        self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0)
+        self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -233,7 +234,7 @@ class Core(keras.optimizers.Optimizer):
         """Tell the optimizer what it cannot see. The callbacks of this package do this in `fit`.
 
         Args:
-            model: tells which layers the variables belong to, and which of them train now.
+            model: tells which layers the variables belong to.
             total_steps: updates of the whole training; completes a schedule that was configured without.
 
         Returns:
@@ -249,8 +250,6 @@ class Core(keras.optimizers.Optimizer):
         self._set(_attached=True)
         if model is not None:
             self._set(_model=weakref.ref(model))
-            if self.built:
-                self.build(model.trainable_variables)
         if total_steps is not None:
             self._set(_total_steps=errors.integer("total_steps", total_steps, 1))
             self._resolve_schedule()
@@ -407,6 +406,7 @@ class Core(keras.optimizers.Optimizer):
         full = self._aligned(list(grads), variables)
         step = self._step(frozenset(), False)
         step = dataclasses.replace(step, window=dataclasses.replace(step.open_window, is_due=None))
+        weight = _checked_weight(weight)
         given = {} if weight is None else {"weight": ops.convert_to_tensor(weight, scalar_dtype())}
         backend.run(step, full, given, self._cache, self._key("accumulate", *given))
 
@@ -423,9 +423,9 @@ class Core(keras.optimizers.Optimizer):
         also inside a compiled `train_step`.
 
         Args:
-            weight: scalar > 0; number or tensor. Micro-batches without one weigh 1.
+            weight: scalar ≥ 0; number or tensor. Micro-batches without one weigh 1.
         """
-        self._set(_weight=weight)
+        self._set(_weight=_checked_weight(weight))
 
     def flush(self) -> None:
         """Update with the micro-batches that are in the window, though it is not full; nothing if there are none.
@@ -525,8 +525,15 @@ class Core(keras.optimizers.Optimizer):
             )
         return self._plans[key]
 
+    def let_fit_end(self, may_end: bool) -> None:
+        """Whether `fit` may end now, and then use the micro-batches that are left. The callbacks call this."""
+        self._set(_fit_may_end=may_end)
+
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """At the end of `fit`, Keras asks for the final weights: the averages, with EMA."""
+        """At the end of `fit`, Keras asks for the final weights: with EMA the averages, after the micro-batches that are
+        left have been used, if a callback of this package is there."""
+        if self._fit_may_end and self.remainder == "flush":
+            self.flush()
         if self.use_ema:
             for variable in var_list:
                 row = self._state.averages[self._get_variable_index(variable)]
@@ -667,6 +674,11 @@ class Core(keras.optimizers.Optimizer):
         elif self._rate_multiplier is not None:
             inventory["learning_rate_multiplier", ""] = self._rate_multiplier
         return inventory | self._states.inventory()
+
+
+def _checked_weight(weight: Any) -> Any:
+    """A weight that is a number, if it is ≥ 0; one that is a tensor as it is."""
+    return errors.number("weight", weight, 0) if isinstance(weight, numbers.Real) else weight
 
 
 def _exactly(path: str) -> str:

@@ -251,7 +251,7 @@ class Optimizer(Core):
 
         Args:
             gradients, parameters: as in `step`.
-            weight: in the mean over the window, > 0: the number of tokens, say. Default 1.
+            weight: in the mean over the window, ≥ 0: the number of tokens, say. Default 1.
 
         >>> import capibara_keras as ck, keras
         >>> w, optimizer = keras.Variable([1.0]), ck.Optimizer("sgd", learning_rate=0.5)

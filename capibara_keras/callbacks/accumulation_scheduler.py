@@ -49,14 +49,19 @@ class GradientAccumulationScheduler(Attach):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Set the number that holds from this epoch on."""
+        super().on_epoch_begin(epoch, logs)
         due = [steps for start, steps in self.schedule.items() if start <= epoch]
         if due and due[-1] != (self.optimizer.gradient_accumulation_steps or 1):
             self.optimizer.gradient_accumulation_steps = due[-1]
 
     def total_updates(self, steps: int, epochs: int) -> int:
         """Updates of the whole training, with the numbers of the schedule."""
-        current, total = self.optimizer.gradient_accumulation_steps or 1, 0
+        current, total, pending = self.optimizer.gradient_accumulation_steps or 1, 0, 0
         for epoch in range(epochs):
             current = self.schedule.get(epoch, current)
-            total += steps // current
+            rest = steps - max(1, current - pending)  # after the open window is closed; it goes on across epochs
+            if rest >= 0:
+                total, pending = total + 1 + rest // current, rest % current
+            else:
+                pending += steps
         return max(1, total)

@@ -56,7 +56,10 @@ class Attach(keras.callbacks.Callback):
         for optimizer in self.optimizers:
             total = self.total_updates(steps, epochs) if steps and epochs else None
             if optimizer.sync_batchnorm:
-                sync_batchnorm(self.model, optimizer.gradient_accumulation_steps or 1)
+                changes = sync_batchnorm(self.model, optimizer.gradient_accumulation_steps or 1)
+                stale = stale or any(change.momentum != change.momentum_before for change in changes)
+            if optimizer.built and not hasattr(self.model.optimizer, "optimizers"):  # else it has a part of the model
+                optimizer.build(self.model.trainable_variables)
             stale = optimizer.attach(model=self.model, total_steps=total) or stale
         if stale:
             self.model.make_train_function(force=True)
@@ -65,6 +68,11 @@ class Attach(keras.callbacks.Callback):
         """Updates of the whole training, from its batches."""
         every = max((optimizer.gradient_accumulation_steps or 1 for optimizer in self.optimizers), default=1)
         return max(1, steps * epochs // every)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """From here on `fit` cannot end other than by an error."""
+        for optimizer in self.optimizers:
+            optimizer.let_fit_end(False)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Raise for a gradient of the previous batch that was not finite, where that was asked for.
@@ -75,20 +83,18 @@ class Attach(keras.callbacks.Callback):
         self._raise_if_nonfinite()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """As at the beginning of a batch; after the last epoch, use the micro-batches that are left."""
+        """As at the beginning of a batch; after the last epoch, use the micro-batches that are left. If a callback
+        behind this one stops training now, the optimizer does that when Keras asks it for the final weights."""
         self._raise_if_nonfinite()
-        if epoch + 1 == self.params.get("epochs") or self.model.stop_training:
-            self._flush()
+        for optimizer in self.optimizers:
+            optimizer.let_fit_end(True)
+            if optimizer.remainder == "flush" and epoch + 1 == self.params.get("epochs"):
+                optimizer.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Where training was stopped early, use the micro-batches that are left. Not with EMA: Keras has set the
-        weights to their averages by now."""
-        self._flush(unless_averaged=True)
-
-    def _flush(self, unless_averaged: bool = False) -> None:
+        """What this callback asked for ends with it."""
         for optimizer in self.optimizers:
-            if optimizer.remainder == "flush" and not (unless_averaged and optimizer.use_ema):
-                optimizer.flush()
+            optimizer.let_fit_end(False)
 
     def _raise_if_nonfinite(self) -> None:
         for optimizer in self.optimizers:

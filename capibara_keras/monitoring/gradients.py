@@ -21,7 +21,11 @@ WINDOW = 100
 
 @dataclass(frozen=True, eq=False)
 class LayerGradients(Record):
-    """The gradient of one layer: L2 norm, root mean square, share of zeros, number of non-finite entries."""
+    """The gradient of one layer: L2 norm, root mean square, share of zeros, number of non-finite entries.
+
+    >>> analyze({"head/kernel": np.array([3.0, 0.0])}).layers["head"].zero_fraction
+    0.5
+    """
 
     norm: float
     rms: float
@@ -59,6 +63,9 @@ class GradientAnalysis(Record):
         layer_norms: layer -> L2 norm.
         layers: layer -> `LayerGradients`; empty unless asked for.
         histogram: `None` unless asked for.
+
+    >>> analyze({"head/kernel": np.array([3.0, 4.0])}).norm
+    5.0
     """
 
     norm: float

@@ -22,6 +22,9 @@ class Slot:
         shape: `None` for the parameter's own shape.
         dtype: `None` for the parameter's dtype, but at least float32.
         initializer: a Keras initializer or its name.
+
+    >>> Slot("m").initializer
+    'zeros'
     """
 
     name: str

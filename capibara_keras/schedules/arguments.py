@@ -65,6 +65,7 @@ ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
     "cycle_steps": _steps(2),
     "cycle_decay": _number(0, 1, open_low=True),
 }
+"""Constructor argument -> its check: `(name, value) -> value`."""
 
 
 def check(argument: str, value: Any, called: str | None = None) -> Any:

@@ -31,6 +31,10 @@ class Preview(Record):
     Args:
         steps: update indices, int64, increasing.
         rates: the learning rate of each, float64.
+
+    >>> from capibara_keras.schedules import LinearWithWarmup
+    >>> LinearWithWarmup(1.0, total_steps=4).preview(4)["rates"].tolist()
+    [1.0, 0.75, 0.5, 0.25, 0.0]
     """
 
     steps: np.ndarray
@@ -39,7 +43,12 @@ class Preview(Record):
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate as a function of the update index. Subclasses are frozen dataclasses whose fields are
-    the constructor's arguments."""
+    the constructor's arguments.
+
+    >>> from capibara_keras.schedules import LinearWithWarmup
+    >>> LinearWithWarmup(1.0, total_steps=4).get_config()["total_steps"]
+    4
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -127,7 +136,12 @@ class WarmupSchedule(Schedule):
 
 
 class FloorSchedule(WarmupSchedule):
-    """A warmup schedule that ends at step T = `total_steps`, and stays at `min_learning_rate` then."""
+    """A warmup schedule that ends at step T = `total_steps`, and stays at `min_learning_rate` then.
+
+    >>> from capibara_keras.schedules import LinearWithWarmup
+    >>> LinearWithWarmup(1.0, total_steps=4, min_learning_rate=0.5).preview(6).rates.tolist()
+    [1.0, 0.875, 0.75, 0.625, 0.5, 0.5, 0.5]
+    """
 
     total_steps: int
     min_learning_rate: float

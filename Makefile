@@ -7,6 +7,8 @@ PROBE  := 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c $(PROBE) >/dev/null 2>&1 && { echo $$python; break; }; done)
 ARGS   ?=
+# One process per core; a file stays in one process, whose compiled functions its tests share.
+PARALLEL ?= -n auto --dist loadfile
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -26,10 +28,10 @@ demo: $(STAMP)  ## train the example language model
 	$(PY) examples/train_language_model.py $(ARGS)
 
 test: $(STAMP) lint  ## lint, then the tests and doctests without the slow ones
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(STAMP)  ## the slow tests only
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PY) -m pytest -m slow $(PARALLEL) $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,12 +31,17 @@ OPTIONAL |= {"clip_history", "clip_history_count", "spike_history", "spike_histo
 
 
 def save(
-    inventory: Mapping[Key, Variable], configuration: OptimizerConfig, joined: Mapping[str, int], store: Any
+    inventory: Mapping[Key, Variable],
+    configuration: OptimizerConfig,
+    joined: Mapping[str, int],
+    frozen: Sequence[str],
+    store: Any,
 ) -> None:
     """Write variables under their numbers, and a description of them as JSON bytes under "metadata".
 
     Args:
         joined: for variables that came in later, how many updates there had been.
+        frozen: variables that are not trained at present; an optimizer that does not know them can do without.
     """
     for i, variable in enumerate(inventory.values()):
         store[str(i)] = ops.convert_to_numpy(variable)
@@ -45,6 +50,7 @@ def save(
         "family": configuration.rule.family,
         "variables": list(inventory),
         "joined": dict(joined),
+        "frozen": list(frozen),
     }
     store["metadata"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
 
@@ -75,32 +81,38 @@ def restore(
     configuration: OptimizerConfig,
     description: Description,
     arrays: Mapping[Key, np.ndarray],
-) -> None:
+) -> dict[str, int]:
     """Assign saved arrays to state variables: by path, else by position where everything else agrees.
+
+    Returns:
+        For variables that came in later, how many updates there had been.
 
     Raises:
         CheckpointError: they do not belong together; nothing is written.
     """
+    spare = {key for key in arrays if key[1] in description.get("frozen", ()) and key not in inventory}
+    arrays = {key: array for key, array in arrays.items() if key not in spare}
+    rename = _by_position(inventory, arrays)
     if ("counters", "") not in arrays:  # saved before it was built
         arrays = {key: array for key, array in arrays.items() if key in inventory}
     else:
         family = description["family"]
         if family != configuration.rule.family:
             raise CheckpointError(f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}")
-        arrays = _by_position(inventory, arrays)
+        arrays = {(name, rename.get(path, path)): array for (name, path), array in arrays.items()}
         _check(inventory, arrays)
     for key, array in arrays.items():
         if key in inventory and inventory[key].shape == array.shape:
             inventory[key].assign(array)
+    return {rename.get(path, path): updates for path, updates in description.get("joined", {}).items()}
 
 
-def _by_position(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) -> Mapping[Key, np.ndarray]:
-    """`arrays` under the paths of `inventory`, if these are others: a second model has dense_1 for dense."""
+def _by_position(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) -> dict[str, str]:
+    """Paths of `arrays` -> those of `inventory`, if these are others: a second model has dense_1 for dense."""
     ours, theirs = _paths(inventory), _paths(arrays)
     if len(ours) != len(theirs) or set(ours) == set(theirs):
-        return arrays
-    rename = dict(zip(theirs, ours, strict=True)) | {"": ""}
-    return {(name, rename[path]): array for (name, path), array in arrays.items()}
+        return {}
+    return dict(zip(theirs, ours, strict=True))
 
 
 def _paths(keys: Mapping[Key, Any]) -> list[str]:

@@ -249,6 +249,8 @@ class Core(keras.optimizers.Optimizer):
         """
         self._set(_attached=True)
         if model is not None:
+            if self._plans and self._model() is not model:  # they were made without knowing its layers
+                self._retrace()
             self._set(_model=weakref.ref(model))
         if total_steps is not None:
             self._set(_total_steps=errors.integer("total_steps", total_steps, 1))
@@ -457,7 +459,10 @@ class Core(keras.optimizers.Optimizer):
             variables = self._trainable_variables
         variables = list(variables)
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
-            self._extend(variables)
+            if backend.tracing(grads):  # the trace that is being made takes the place of the one before
+                self._set(_traced=False)
+            with backend.outside_trace():
+                self._extend(variables)
         if len(grads) != len(variables):
             raise errors.ConfigError(f"apply: {len(grads)} gradients for {len(variables)} variables")
         if not self.built or self._pending is not None:
@@ -530,8 +535,8 @@ class Core(keras.optimizers.Optimizer):
         self._set(_fit_may_end=may_end)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """At the end of `fit`, Keras asks for the final weights: with EMA the averages, after the micro-batches that are
-        left have been used, if a callback of this package is there."""
+        """At the end of `fit`, Keras asks for the final weights: with EMA the averages. Before that, the micro-batches
+        that are left are used, if a callback of this package is there."""
         if self._fit_may_end and self.remainder == "flush":
             self.flush()
         if self.use_ema:
@@ -642,7 +647,7 @@ class Core(keras.optimizers.Optimizer):
     def save_own_variables(self, store: Any) -> None:
         """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
         joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
-        checkpoint.save(self._inventory(), self._config, joined, store)
+        checkpoint.save(self._inventory(), self._config, joined, self._states.frozen, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the state from one of Keras' stores; before `build`, it is kept until then.
@@ -659,11 +664,9 @@ class Core(keras.optimizers.Optimizer):
             self._set(_pending=loaded)
 
     def _restore(self, description: checkpoint.Description, arrays: Mapping[checkpoint.Key, np.ndarray]) -> None:
-        checkpoint.restore(self._inventory(), self._config, description, arrays)
+        joined = checkpoint.restore(self._inventory(), self._config, description, arrays)
         self._set(_pending=None)
-        joined = description.get("joined", {})
-        if joined:
-            self._states.join(joined)
+        if self._states.join(joined):
             self._retrace()
 
     def _inventory(self) -> dict[checkpoint.Key, Variable]:

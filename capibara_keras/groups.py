@@ -88,6 +88,7 @@ def multipliers(
     differential: Mapping[str, float] | None = None,
     layer_decay: float | None = None,
     layer_depths: Mapping[str, int] | None = None,
+    layers: Sequence[Any] | None = None,
 ) -> list[float]:
     """The factor of the learning rate for each variable: group x differential rate x layer-wise decay.
 
@@ -96,11 +97,12 @@ def multipliers(
         differential: pattern -> factor; the first that matches wins, 1 if none does.
         layer_decay: d in d^(deepest - depth) (Clark et al. 2020, "ELECTRA", Appendix A).
         layer_depths: pattern -> depth, instead of `depths`; variables that match nothing are the head.
+        layers: see `depths`.
 
     >>> multipliers(["embed/embeddings", "mid/kernel", "head/kernel"], [2, 2, 2], layer_decay=0.5)
     [0.25, 0.5, 1.0]
     """
-    depth = depths(paths, ranks) if layer_depths is None else _given_depths(paths, layer_depths)
+    depth = depths(paths, ranks, layers) if layer_depths is None else _given_depths(paths, layer_depths)
     deepest = max(depth, default=0)
     result = []
     for path, level in zip(paths, depth, strict=True):
@@ -121,12 +123,15 @@ def warn_unmatched(patterns: Iterable[str], paths: Sequence[str]) -> None:
         )
 
 
-def depths(paths: Sequence[str], ranks: Sequence[int]) -> list[int]:
+def depths(paths: Sequence[str], ranks: Sequence[int], layers: Sequence[Any] | None = None) -> list[int]:
     """How deep each variable lies: embeddings 0, the head deepest.
 
     Where the model has numbered blocks (`block`, `block_1`, …, each of several layers), a block is a level: what
     comes before them has depth 0, what comes after them is the head, except that norms right behind the last
     block belong to it. Elsewhere each layer with weights is a level, and a norm belongs to the layer before it.
+
+    Args:
+        layers: the layer of each variable; without them, what the path says.
 
     >>> depths(["embed/embeddings", "block/a/kernel", "block/b/kernel", "block_1/a/kernel", "block_1/b/kernel",
     ...         "norm/gamma", "head/kernel"], [2, 2, 2, 2, 2, 1, 2])
@@ -134,6 +139,7 @@ def depths(paths: Sequence[str], ranks: Sequence[int]) -> list[int]:
     """
     segments = [path.split("/") for path in paths]
     root = _common_root(segments)
+    layers = layers or ["/".join((parts[:-1] or parts)[: root + 1]) for parts in segments]
     blocks = _block_of_each(segments, root)
     levels: list[int] = []
     if any(block is not None for block in blocks):
@@ -146,13 +152,12 @@ def depths(paths: Sequence[str], ranks: Sequence[int]) -> list[int]:
             elif not seen or _is_embedding(paths[i]):
                 levels.append(0)
             else:
-                levels.append(len(numbers) + (0 if _is_norm(i, segments, ranks, root) else 1))
+                levels.append(len(numbers) + (0 if _is_norm(i, layers, ranks) else 1))
         return levels
     level, previous = -1, None
-    for i, parts in enumerate(segments):
-        layer = parts[: root + 1]
+    for i, layer in enumerate(layers):
         if layer != previous:
-            level += 0 if level >= 0 and (_is_norm(i, segments, ranks, root) or _is_embedding(paths[i])) else 1
+            level += 0 if level >= 0 and (_is_norm(i, layers, ranks) or _is_embedding(paths[i])) else 1
         previous = layer
         levels.append(0 if _is_embedding(paths[i]) else level)
     return levels
@@ -168,7 +173,7 @@ def _common_root(segments: Sequence[Sequence[str]]) -> int:
     """How many leading segments all paths share (a model's own name)."""
     shortest = min((len(s) for s in segments), default=1)
     root = 0
-    while root < shortest - 2 and len({s[root] for s in segments}) == 1:
+    while root < shortest - 1 and len({s[root] for s in segments}) == 1:
         root += 1
     return root
 
@@ -193,7 +198,6 @@ def _is_embedding(path: str) -> bool:
     return re.search(r"embed|cls_token|class_token|mask_token", path) is not None
 
 
-def _is_norm(i: int, segments: Sequence[Sequence[str]], ranks: Sequence[int], root: int) -> bool:
+def _is_norm(i: int, layers: Sequence[Any], ranks: Sequence[int]) -> bool:
     """Whether all weights of the variable's layer are vectors."""
-    layer = segments[i][: root + 1]
-    return all(rank <= 1 for s, rank in zip(segments, ranks, strict=True) if s[: root + 1] == layer)
+    return all(rank <= 1 for layer, rank in zip(layers, ranks, strict=True) if layer == layers[i])

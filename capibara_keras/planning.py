@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 from capibara_keras import groups
 from capibara_keras.clip import UnitwiseClip
 from capibara_keras.config import OptimizerConfig
@@ -42,7 +44,7 @@ def make_plan(
         peak: of the schedule, for independent weight decay.
         loss_scale: what the loss was multiplied by.
         divided: whether the loss arrives divided by the number of micro-batches.
-        model: tells unit-wise clipping the layers; may be `None`.
+        model: tells the layers, for depths and unit-wise clipping; may be `None`.
     """
     paths, parts = [row.path for row in rows], configuration.parts
     numbers = group_numbers(configuration, paths)
@@ -53,6 +55,7 @@ def make_plan(
         differential=configuration.differential_learning_rates,
         layer_decay=configuration.layer_wise_lr_decay,
         layer_depths=configuration.layer_depths,
+        layers=None if model is None else _layers(model, variables),
     )
     _warn_idle(configuration, paths)
     unitwise = next((part.clip for part in parts if isinstance(part.clip, UnitwiseClip)), None)
@@ -95,6 +98,22 @@ def make_plan(
         ema_overwrite_frequency=configuration.ema_overwrite_frequency,
         fused=configuration.foreach,
     )
+
+
+def _layers(model: Any, variables: Sequence[Variable]) -> list[Any]:
+    """For each variable the layer it lies in, the outermost that is not a model itself."""
+    found: dict[int, Any] = {}
+
+    def visit(part: Any) -> None:
+        found.update({id(v): id(part) for v in getattr(part, "_trainable_variables", ())})  # of its own
+        for layer in part.layers:
+            if isinstance(layer, keras.Model):
+                visit(layer)
+            else:
+                found.update({id(v): id(layer) for v in layer.variables})
+
+    visit(model)
+    return [found.get(id(v)) for v in variables]
 
 
 def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:

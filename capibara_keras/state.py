@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -46,6 +46,8 @@ class StateVariables:
         self.rows: dict[Any, Row] = {}
         self.untracked: list[Variable] = []
         self.state: State | None = None
+        self.keys: list[Any] = []
+        self.each = False
 
     def assemble(
         self, configuration: OptimizerConfig, variables: Sequence[Variable], groups: Sequence[int], rate: Variable
@@ -62,9 +64,12 @@ class StateVariables:
         rows, size = [self.rows[key] for key in keys], len(variables)
         accumulating = configuration.accumulates
         old, dtype = self.state, scalar_dtype()
-        same = old is not None and len(old.params) == size
-        memory = configuration.clip.history_length
-        height = size if configuration.clip.per_parameter else 1
+        places = [self.keys.index(key) if key in self.keys else None for key in keys]  # of vectors by variable
+        memory, each = configuration.clip.history_length, configuration.clip.per_parameter
+        height, rows_of = (size, places) if each else (1, [0])
+        past = old.norms if old and self.each == each else []
+        self._dropped(old.norms if old and not past else [])
+        self.keys, self.each = keys, each
         self.untracked.clear()
         self.state = State(
             params=list(variables),
@@ -78,15 +83,15 @@ class StateVariables:
             ]
             if accumulating
             else self._dropped(old.window[::2] if old else []),
-            contributed=[self._resized("contributed", old and old.contributed, (size,), "int", keep=same)]
+            contributed=[self._resized("contributed", old and old.contributed, (size,), "int", places=places)]
             if accumulating
             else self._dropped(old.contributed if old else []),
             norms=[
-                self._resized("clip_history", old and old.norms[:1], (height, memory), dtype, _nan, keep=same),
-                self._resized("clip_history_count", old and old.norms[1:], (height,), "int", keep=same),
+                self._resized("clip_history", past[:1], (height, memory), dtype, _nan, places=rows_of),
+                self._resized("clip_history_count", past[1:], (height,), "int", places=rows_of),
             ]
             if memory
-            else self._dropped(old.norms if old else []),
+            else self._dropped(past),
             spikes=[
                 self._resized("spike_history", old and old.spikes[:1], (1, pipeline.SPIKE_HISTORY), dtype, _nan),
                 self._resized("spike_history_count", old and old.spikes[1:], (1,), "int"),
@@ -99,7 +104,7 @@ class StateVariables:
             counters=old.counters if old else self._vector("counters", (len(pipeline.COUNTERS),), "int"),
             statistics=old.statistics if old else self._ring("statistics", dtype),
             gradient_norms=self._resized(
-                "gradient_norms", old and [old.gradient_norms], (size,), dtype, _nan, keep=same
+                "gradient_norms", old and [old.gradient_norms], (size,), dtype, _nan, places=places
             ),
         )
         return self.state
@@ -132,7 +137,8 @@ class StateVariables:
         for name, variables in named.items():
             for variable in variables:
                 result[name, ""] = variable
-        for row in self.rows.values():
+        order = {self.rows[key].path: i for i, key in enumerate(self.keys)}  # that of the model, not of coming in
+        for row in sorted(self.rows.values(), key=lambda row: order.get(row.path, len(order))):
             result |= {(name, row.path): variable for name, variable in row.slots.items()}
             if row.average is not None:
                 result["average", row.path] = row.average
@@ -140,9 +146,16 @@ class StateVariables:
                 result["accumulator", row.path] = row.accumulator
         return result
 
-    def join(self, joined: dict[str, int]) -> None:
-        """Set when variables came in, by path."""
-        self.rows = {key: row._replace(joined=joined.get(row.path, 0)) for key, row in self.rows.items()}
+    @property
+    def frozen(self) -> list[str]:
+        """Paths of the variables that have state, and are not trained at present."""
+        return [row.path for key, row in self.rows.items() if key not in self.keys]
+
+    def join(self, joined: Mapping[str, int]) -> bool:
+        """Set when variables came in, by path; whether that is news."""
+        before = self.rows
+        self.rows = {key: row._replace(joined=joined.get(row.path, 0)) for key, row in before.items()}
+        return any(row.joined != before[key].joined for key, row in self.rows.items())
 
     def _row(self, configuration: OptimizerConfig, row: Row | None, variable: Variable, group: int) -> Row:
         if row is None:
@@ -209,13 +222,24 @@ class StateVariables:
         dtype: str,
         initializer: Any = "zeros",
         *,
-        keep: bool = True,
+        places: Sequence[int | None] | None = None,
     ) -> Variable:
-        """The old variable, or a new one where there is none or its shape is another."""
-        if old and keep and tuple(old[0].shape) == shape:
+        """The old variable, or a new one where there is none or its shape is another.
+
+        Args:
+            places: for each row its place in the old variable, `None` for a new row.
+        """
+        moved = places is not None and list(places) != list(range(len(places)))
+        if old and not moved and tuple(old[0].shape) == shape:
             return old[0]
+        new = self._vector(name, shape, dtype, initializer)
+        if old and moved and tuple(old[0].shape[1:]) == shape[1:]:
+            before, after = ops.convert_to_numpy(old[0]), np.array(ops.convert_to_numpy(new))
+            for i, place in enumerate(places or ()):
+                after[i] = after[i] if place is None else before[place]
+            new.assign(after)
         self._dropped(old or [])
-        return self._vector(name, shape, dtype, initializer)
+        return new
 
     def _dropped(self, variables: Sequence[Variable]) -> list[Variable]:
         for variable in variables:

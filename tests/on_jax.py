@@ -31,15 +31,23 @@ def schedule() -> LinearWithWarmup:
 
 
 FITS: dict[str, Callable[[], dict[str, Any]]] = {
-    "adam": lambda: fitted(ck.Adam(0.01, epsilon=1e-3)),
     "adamw, schedule, clip": lambda: fitted(
         ck.AdamW(schedule(), epsilon=1e-3, weight_decay=0.1, amsgrad=True, global_clipnorm=0.5)
     ),
     "sgd, window, average overwrites": lambda: fitted(
-        ck.SGD(0.05, momentum=0.9, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=2)
+        ck.SGD(
+            0.05,
+            momentum=0.9,
+            gradient_accumulation_steps=2,
+            use_ema=True,
+            ema_overwrite_frequency=2,
+            jit_compile=False,
+        )
     ),
     "inside LossScaleOptimizer": lambda: fitted(
-        keras.optimizers.LossScaleOptimizer(ck.SGD(0.05, gradient_accumulation_steps=2), dynamic_growth_steps=3)
+        keras.optimizers.LossScaleOptimizer(
+            ck.SGD(0.05, gradient_accumulation_steps=2, jit_compile=False), dynamic_growth_steps=3
+        )
     ),
     "total from fit, logs": lambda: fitted(
         ck.SGD(0.05, scheduler_type="cosine_with_warmup", warmup_ratio=0.25), ck.LogStatistics()

@@ -28,9 +28,7 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
     return {path: rng.normal(size=shape).astype("float32") for path, shape in SHAPES.items()}
 
 
-def variables(
-    values: Mapping[str, np.ndarray], constraints: Mapping[str, Any] | None = None
-) -> list[keras.Variable]:
+def variables(values: Mapping[str, np.ndarray], constraints: Mapping[str, Any] | None = None) -> list[keras.Variable]:
     """Variables of the default dtype, named by their paths."""
     result = [keras.Variable(value, name=path, dtype=keras.config.floatx()) for path, value in values.items()]
     for variable in result:
@@ -41,9 +39,7 @@ def variables(
 class Micro:
     """A micro-batch's gradients, for the optimizer (`tensors`) and for the reference (`arrays`)."""
 
-    def __init__(
-        self, arrays: dict[str, np.ndarray | None], rows: tuple[np.ndarray, np.ndarray] | None
-    ) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray | None], rows: tuple[np.ndarray, np.ndarray] | None) -> None:
         self.arrays, self.rows = arrays, rows
 
     @property
@@ -56,9 +52,7 @@ class Micro:
 
             indices, values = self.rows
             at = list(SHAPES).index("embedding")
-            result[at] = tf.IndexedSlices(
-                tf.constant(values, dtype), tf.constant(indices), SHAPES["embedding"]
-            )
+            result[at] = tf.IndexedSlices(tf.constant(values, dtype), tf.constant(indices), SHAPES["embedding"])
         return result
 
 

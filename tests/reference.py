@@ -168,9 +168,7 @@ class Reference:
         if self.clipvalue is not None:
             return {path: np.clip(x, -self.clipvalue, self.clipvalue) for path, x in g.items()}
         if self.clipnorm is not None:
-            return {
-                path: x * self.clipnorm / norm(x) if norm(x) > self.clipnorm else x for path, x in g.items()
-            }
+            return {path: x * self.clipnorm / norm(x) if norm(x) > self.clipnorm else x for path, x in g.items()}
         if self.global_clipnorm is not None and norm(*g.values()) > self.global_clipnorm:
             return {path: x * self.global_clipnorm / norm(*g.values()) for path, x in g.items()}
         return g
@@ -214,9 +212,7 @@ def norm(*arrays: Array) -> float:
     return math.sqrt(sum(float(np.sum(np.square(x))) for x in arrays))
 
 
-def cosine_with_warmup(
-    peak: float, warmup_steps: int, max_steps: int, floor: float
-) -> Callable[[int], float]:
+def cosine_with_warmup(peak: float, warmup_steps: int, max_steps: int, floor: float) -> Callable[[int], float]:
     """Linear from 0 to `peak` over the warmup, then half a cosine to `floor` at `max_steps`."""
 
     def rate(t: int) -> float:

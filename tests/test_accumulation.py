@@ -143,7 +143,7 @@ def whole(window: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
 def unequal(rule: str, k: int | None = None) -> ck.Optimizer:
     """With a schedule, and with a clip limit that most updates reach."""
     schedule = CosineWithWarmup(0.1, total_steps=40, warmup_steps=5)
-    options = RULES[rule] | {"global_clipnorm": 4.0, "gradient_accumulation_steps": k, "jit_compile": False}
+    options = RULES[rule] | {"global_clipnorm": 3.0, "gradient_accumulation_steps": k, "jit_compile": False}
     return ck.Optimizer(learning_rate=schedule, **options)
 
 
@@ -247,14 +247,14 @@ Y = np.arange(1.0, 7.0, dtype="float32")[:, None]
 """Gradients 1, 2, … 6 of `line`."""
 
 
-def fit(optimizer: Any, *callbacks: keras.callbacks.Callback, y: np.ndarray = Y, epochs: int = 1) -> keras.Model:
-    """`line` after `fit` with gradients y, one a batch."""
-    model = line(optimizer)
+def fit(
+    optimizer: Any, *callbacks: keras.callbacks.Callback, y: np.ndarray = Y, epochs: int = 1, run_eagerly: bool = True
+) -> keras.Model:
+    """`line` after `fit` with gradients y, one a batch. So few batches take less time than a trace."""
+    model = line(optimizer, run_eagerly=run_eagerly)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Keras, of variables without gradient
-        model.fit(
-            np.ones_like(y), y, batch_size=1, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
-        )
+        model.fit(np.ones_like(y), y, batch_size=1, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
     return model
 
 
@@ -272,11 +272,10 @@ DIVISIONS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("attached", [False, True])
 @pytest.mark.parametrize("how", DIVISIONS)
-def test_exactly_one_division_in_fit(how: str, attached: bool) -> None:
+def test_exactly_one_division_in_fit(how: str) -> None:
     """Windows 1, 2, 3 and 4, 5, 6 have means 2 and 5."""
-    assert weight(fit(DIVISIONS[how](), *[ck.Attach()] * attached)) == pytest.approx(-7.0)
+    assert weight(fit(DIVISIONS[how](), run_eagerly=False)) == pytest.approx(-7.0)
 
 
 @pytest.mark.parametrize("how", DIVISIONS)
@@ -618,8 +617,9 @@ def test_dropping_micro_batches_equals_the_run_without_them(rule: str, jit_compi
     """Bit for bit: a window is full when three good ones are in."""
     options = POLICIES[rule] | {"gradient_accumulation_steps": 3, "jit_compile": jit_compile}
     micro = broken(24)
-    one, two = ck.Optimizer(learning_rate=0.1, nonfinite="drop_micro_batch", **options), ck.Optimizer(
-        learning_rate=0.1, **options
+    one, two = (
+        ck.Optimizer(learning_rate=0.1, nonfinite="drop_micro_batch", **options),
+        ck.Optimizer(learning_rate=0.1, **options),
     )
     found = run(one, [g for g, _ in micro])
     expected = run(two, [g for g, bad in micro if not bad])
@@ -678,8 +678,10 @@ def clipped(gradients: Sequence[np.ndarray], kind: str, limit: float) -> list[np
 
 
 @pytest.mark.parametrize("divided", [False, True])
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("kind", ["global_clipnorm", "clipnorm", "clipvalue"])
+@pytest.mark.parametrize(
+    ("kind", "normalize"),
+    [("global_clipnorm", True), ("global_clipnorm", False), ("clipnorm", True), ("clipvalue", True)],
+)
 def test_clipping_before_accumulating(kind: str, normalize: bool, divided: bool) -> None:
     """Each micro-gradient at its true scale, then their mean, or sum (a third of it, where the loss was divided by
     3): 5 windows of 3 and a rest of 2."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,33 @@ UPDATES = {
 # Going on in a new process -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+Differing = dict[str, list[str]]
+
+
+def interrupted(backend: str, cases: list[str], folder: Path) -> Differing:
     """What differs from the run that never stopped, by case, format and batch."""
-    folder = tmp_path_factory.mktemp("resume")
-    assert run(PROGRAM, ["save", folder, *resume.CASES]) == UPDATES
-    return run(PROGRAM, ["resume", folder, *resume.CASES])
+    assert run(PROGRAM, ["save", folder, *cases], backend=backend) == {case: UPDATES[case] for case in cases}
+    return run(PROGRAM, ["resume", folder, *cases], backend=backend)
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Differing]:
+    """On TensorFlow and on JAX, at the same time."""
+    jobs = {backend: (cases, tmp_path_factory.mktemp(backend)) for backend, cases in CASES.items()}
+    with ThreadPoolExecutor() as pool:
+        running = {backend: pool.submit(interrupted, backend, *job) for backend, job in jobs.items()}
+        return {backend: future.result() for backend, future in running.items()}
+
+
+CASES = {"tensorflow": list(resume.CASES), "jax": resume.THOROUGH}
 FORMATS = {
-    "unbuilt .weights.h5": 1,
-    "built .weights.h5": resume.BATCHES,
-    ".keras": 1,
-    "tf.train.Checkpoint": resume.BATCHES,
-    "deferred tf.train.Checkpoint": 1,
+    "unbuilt .weights.h5": resume.THOROUGH,
+    "built .weights.h5": resume.CASES,
+    ".keras": resume.CASES,
+    "tf.train.Checkpoint": resume.CASES,
+    "deferred tf.train.Checkpoint": resume.THOROUGH,
 }
-"""How it is saved, and after how many of the batches."""
+"""How it is saved -> in which cases. After each batch where the optimizer is built, else in the middle."""
 
 
 def of_the_wrapper(variable: str) -> bool:
@@ -53,40 +65,25 @@ def of_the_wrapper(variable: str) -> bool:
     return variable.endswith("of LossScaleOptimizer") and variable.startswith("loss_scale_optimizer/")
 
 
-@pytest.mark.parametrize("how", FORMATS)
-@pytest.mark.parametrize("case", resume.CASES)
-def test_a_new_process_goes_on_bit_for_bit(case: str, how: str, resumed: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("backend", "how"), [(b, how) for b in CASES for how in FORMATS if b == "tensorflow" or "tf.train" not in how]
+)
+def test_a_new_process_goes_on_bit_for_bit(backend: str, how: str, both: dict[str, Differing]) -> None:
     """Weights and the whole state of the optimizer, saved after any of the batches."""
-    found = {key: differ for key, differ in resumed.items() if key.startswith(f"{case} | {how} | ")}
-    assert len(found) == FORMATS[how]
+    found = {key: differ for key, differ in both[backend].items() if key.split(" | ")[1] == how}
+    cases = [case for case in CASES[backend] if case in FORMATS[how]]
+    times = resume.BATCHES if how in ("built .weights.h5", "tf.train.Checkpoint") else 1
+    assert len(found) == times * len(cases) > 0
     if how == "unbuilt .weights.h5":
         found = {key: [v for v in differ if not of_the_wrapper(v)] for key, differ in found.items()}
     assert {key: differ for key, differ in found.items() if differ} == {}
 
 
+@pytest.mark.parametrize("backend", CASES)
 @pytest.mark.parametrize("case", resume.WHOLE_FITS)
-def test_backup_and_restore(case: str, resumed: dict[str, list[str]]) -> None:
+def test_backup_and_restore(backend: str, case: str, both: dict[str, Differing]) -> None:
     """Stopped after two epochs of `fit`, in mid-window; a new process goes on to the same end."""
-    assert resumed[f"{case} | BackupAndRestore | 2 epochs"] == []
-
-
-ON_JAX = ["adamw, everything", "inside LossScaleOptimizer"]
-
-
-@pytest.fixture(scope="module")
-def resumed_on_jax(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    folder = tmp_path_factory.mktemp("resume_on_jax")
-    assert run(PROGRAM, ["save", folder, *ON_JAX], backend="jax") == {case: UPDATES[case] for case in ON_JAX}
-    return run(PROGRAM, ["resume", folder, *ON_JAX], backend="jax")
-
-
-@pytest.mark.parametrize("case", ON_JAX)
-def test_a_new_process_goes_on_bit_for_bit_on_jax(case: str, resumed_on_jax: dict[str, list[str]]) -> None:
-    found = {key: differ for key, differ in resumed_on_jax.items() if key.startswith(f"{case} | ")}
-    assert len(found) == 2 + resume.BATCHES + (case in resume.WHOLE_FITS)
-    unbuilt = f"{case} | unbuilt .weights.h5 | {resume.MIDDLE}"
-    found[unbuilt] = [v for v in found[unbuilt] if not of_the_wrapper(v)]
-    assert {key: differ for key, differ in found.items() if differ} == {}
+    assert both[backend][f"{case} | BackupAndRestore | 2 epochs"] == []
 
 
 # What does not belong together -------------------------------------------------------------------------
@@ -213,7 +210,7 @@ def test_a_second_model_in_one_process(tmp_path: Path) -> None:
     """Its layers are dense_2 and dense_3 instead of dense and dense_1: found by position."""
     x, y = resume.data()
     y = np.where(np.isfinite(y), y, 0.0)
-    options: dict[str, Any] = dict(global_clipnorm=0.5, gradient_accumulation_steps=2)
+    options: dict[str, Any] = dict(global_clipnorm=0.5, gradient_accumulation_steps=2, jit_compile=False)
     model = regressor(ck.Adam(0.1, **options))
     for i in range(3):
         model.train_on_batch(x[4 * i : 4 * i + 4], y[4 * i : 4 * i + 4])

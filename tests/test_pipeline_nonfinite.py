@@ -15,6 +15,8 @@ from keras import ops
 import capibara_keras as ck
 from tests import problem
 
+pytestmark = pytest.mark.filterwarnings("ignore:SGD. nesterov together with dampening")
+
 BAD = (np.nan, np.inf, -np.inf)
 REPORTS = ("counters", "statistics", "gradient_norms")
 """State that tells what happened; all other state must stay."""
@@ -58,9 +60,7 @@ class Run:
     def apply(self, arrays: dict[str, np.ndarray]) -> None:
         self.optimizer.apply([ops.convert_to_tensor(g, "float32") for g in arrays.values()], self.variables)
 
-    def apply_window(
-        self, bad: float | None = None, path: str = "", at: int = 0, micro_step: int = 0
-    ) -> None:
+    def apply_window(self, bad: float | None = None, path: str = "", at: int = 0, micro_step: int = 0) -> None:
         """A window of random gradients, with `bad` as entry `at` of one of them."""
         for step, micro in enumerate(problem.micro_batches(self.window, seed=5)):
             arrays = {name: np.array(g, "float32") for name, g in micro.arrays.items()}
@@ -130,9 +130,7 @@ def test_a_bad_window_changes_nothing(rule, clip, jit_compile):
 @given(
     rule=st.sampled_from(list(RULES)),
     bad=st.sampled_from(BAD),
-    place=st.sampled_from(
-        [(path, at) for path, shape in problem.SHAPES.items() for at in range(int(np.prod(shape)))]
-    ),
+    place=st.sampled_from([(path, at) for path, shape in problem.SHAPES.items() for at in range(int(np.prod(shape)))]),
 )
 def test_a_bad_gradient_changes_nothing_without_accumulation(rule, bad, place):
     run = run_of(rule, "global", None, True)

@@ -17,6 +17,11 @@ from keras import ops
 import capibara_keras as ck
 from tests.reference import Reference, dense, norm
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Gradients do not exist"),
+    pytest.mark.filterwarnings("ignore:SGD. nesterov together with dampening"),
+]
+
 SHAPES = {"kernel": (3, 2), "bias": (2,), "gain": ()}
 SIZES = [int(np.prod(shape)) for shape in SHAPES.values()]
 RULES = {
@@ -63,9 +68,7 @@ gradients = st.lists(entries, min_size=sum(SIZES), max_size=sum(SIZES)).map(
 class Run:
     """An optimizer and its variables, which can be put back to where they were."""
 
-    def __init__(
-        self, *, start: float = 1.0, constraints: dict[str, Any] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *, start: float = 1.0, constraints: dict[str, Any] | None = None, **options: Any) -> None:
         rng = np.random.default_rng(0)
         self.variables = []
         for path, shape in SHAPES.items():
@@ -233,16 +236,12 @@ def test_maximize_is_minimizing_the_negative(rule):
 @each_rule_and_each_clip
 def test_micro_batches_equal_one_big_batch(rule, clipping):
     """Their mean, that is: in float32 the two sums differ by a few roundings, 1e-7 of a weight each."""
-    options = (
-        RULES[rule] | CLIPS[clipping] | {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2}
-    )
+    options = RULES[rule] | CLIPS[clipping] | {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2}
     schedule = keras.optimizers.schedules.PolynomialDecay(0.05, 10, 0.0)
     options |= {"learning_rate": schedule, "jit_compile": False}
     micro_batches = random_gradients(0, 18)
     windows = [micro_batches[i : i + 3] for i in range(0, 18, 3)]
-    big = Run(**options).apply(
-        *[[np.mean(gs, axis=0) for gs in zip(*window, strict=True)] for window in windows]
-    )
+    big = Run(**options).apply(*[[np.mean(gs, axis=0) for gs in zip(*window, strict=True)] for window in windows])
     small = Run(**options, gradient_accumulation_steps=3).apply(*micro_batches)
     for found, expected in zip(small.weights(), big.weights(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -267,8 +266,6 @@ def test_the_schedule_counts_updates(scheduled):
 
 # Missing gradients.
 
-
-pytestmark = pytest.mark.filterwarnings("ignore:Gradients do not exist")
 CONSTRAINTS = {"bias": keras.constraints.UnitNorm()}
 """Applied again, it moves a weight a little even where it holds already."""
 
@@ -280,8 +277,7 @@ def without(path: str, grads: Iterable[Any]) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("rule", "jit_compile", "steps"),
-    [(rule, False, steps) for rule in RULES for steps in (None, 3)]
-    + [("amsgrad", True, 3), ("nesterov", True, 3)],
+    [(rule, False, steps) for rule in RULES for steps in (None, 3)] + [("amsgrad", True, 3), ("nesterov", True, 3)],
 )
 def test_no_gradient_leaves_a_variable_and_its_state(rule, jit_compile, steps):
     """In a whole window, where there are windows; decay, momentum and constraint rest too."""
@@ -305,9 +301,7 @@ def test_no_gradient_in_part_of_a_window_counts_as_zero(rule):
     for missing in ([2], [0], [1, 2], [0, 2], [1]):
         for i, grads in enumerate(random_gradients(7, 3)):
             gap = i in missing
-            zeros.apply(
-                [0 * g if gap and name == "bias" else g for name, g in zip(SHAPES, grads, strict=True)]
-            )
+            zeros.apply([0 * g if gap and name == "bias" else g for name, g in zip(SHAPES, grads, strict=True)])
             gaps.apply(without("bias", grads) if gap else grads)
         assert gaps.bits() == zeros.bits()
 
@@ -357,9 +351,7 @@ def embeddings(rule: str, steps: int | None) -> tuple[list[np.ndarray], keras.Va
 def test_sparse_gradients_equal_dense_ones(rule, steps, tokens):
     """Rows with equal indices add up, in any order: a rounding or two apart, hence 1e-6."""
     rng = np.random.default_rng(len(tokens))
-    batches = [
-        (np.array(indices), rng.normal(size=(len(indices), 2)).astype("float32")) for indices in tokens
-    ]
+    batches = [(np.array(indices), rng.normal(size=(len(indices), 2)).astype("float32")) for indices in tokens]
     batches *= 2  # whole windows
     first, w, optimizer = embeddings(rule, steps)
     results = []
@@ -382,9 +374,7 @@ def test_sparse_gradients_equal_dense_ones(rule, steps, tokens):
 @each_rule_and_each_clip
 def test_one_by_one_and_without_jit_agree(rule, clipping):
     """The same formula in three ways: roundings apart, 1e-7 of a weight each."""
-    options = (
-        RULES[rule] | CLIPS[clipping] | {"weight_decay": 0.1, "use_ema": True, "ema_overwrite_frequency": 3}
-    )
+    options = RULES[rule] | CLIPS[clipping] | {"weight_decay": 0.1, "use_ema": True, "ema_overwrite_frequency": 3}
     micro_batches = random_gradients(3, 10)
     roads: list[dict[str, Any]] = [{}, {"foreach": False}, {"jit_compile": False}]
     fused, *others = [Run(**options, **road).apply(*micro_batches).weights() for road in roads]

@@ -31,10 +31,8 @@ ENTRIES: dict[tuple[str, str], dict[str, Any]] = {
     (OPTAX, "adamw wd.1"): ADAMW,
     (OPTAX, "adamw+clip1"): ADAMW | {"global_clipnorm": 0.5},
     (TORCH, "SGD m.9 damp.1"): MOMENTUM | {"dampening": 0.1},
-    (TORCH, "SGD m.9 damp.1 wd.1(L2)"): MOMENTUM
-    | {"dampening": 0.1, "weight_decay": 0.1, "weight_decay_mode": "l2"},
-    (TORCH, "SGD nesterov wd5e-4"): MOMENTUM
-    | {"nesterov": True, "weight_decay": 5e-4, "weight_decay_mode": "l2"},
+    (TORCH, "SGD m.9 damp.1 wd.1(L2)"): MOMENTUM | {"dampening": 0.1, "weight_decay": 0.1, "weight_decay_mode": "l2"},
+    (TORCH, "SGD nesterov wd5e-4"): MOMENTUM | {"nesterov": True, "weight_decay": 5e-4, "weight_decay_mode": "l2"},
     (TORCH, "Adam"): {"algorithm": "adam"},
     (TORCH, "Adam amsgrad"): {"algorithm": "adam", "amsgrad": True},
     (TORCH, "Adam wd.1(L2)"): {"algorithm": "adam", "weight_decay": 0.1, "weight_decay_mode": "l2"},
@@ -67,9 +65,7 @@ def eager(optimizer: ck.Optimizer, variable: keras.Variable) -> Callable[[Any], 
     return lambda g: optimizer.apply([g], [variable])
 
 
-def in_function(
-    jit_compile: bool, optimizer: ck.Optimizer, variable: keras.Variable
-) -> Callable[[Any], None]:
+def in_function(jit_compile: bool, optimizer: ck.Optimizer, variable: keras.Variable) -> Callable[[Any], None]:
     """`apply` inside a function of the caller."""
     import tensorflow as tf
 
@@ -131,7 +127,5 @@ def test_five_updates(entry, road):
 
 def test_amsgrad_is_not_adam_where_gradients_shrink():
     """The second problem tells the two apart, by more than the limit; the first does not."""
-    first, second = (
-        np.abs(np.subtract(DATA[key]["Adam"], DATA[key]["Adam amsgrad"])) for key in (TORCH, AMSGRAD)
-    )
+    first, second = (np.abs(np.subtract(DATA[key]["Adam"], DATA[key]["Adam amsgrad"])) for key in (TORCH, AMSGRAD))
     assert first.max() == 0 and second.max() > 5 * LIMIT

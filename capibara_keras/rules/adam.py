@@ -43,7 +43,14 @@ class Adam:
 
     family: ClassVar[str] = "adam"
     default_learning_rate: ClassVar[float] = 1e-3
-    neutral: ClassVar[Mapping[str, float]] = {"rate": 0, "decay": 0, "one_minus_beta_1": 0, "one_minus_beta_2": 0}
+    neutral: ClassVar[Mapping[str, float]] = {
+        "rate": 0,
+        "decay": 0,
+        "beta_1": 1,
+        "beta_2": 1,
+        "one_minus_beta_1": 0,
+        "one_minus_beta_2": 0,
+    }
 
     def __post_init__(self) -> None:
         errors.number("beta_1", self.beta_1, 0, 1, open_high=True)
@@ -66,6 +73,7 @@ class Adam:
         }
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
+        s = s.replace(beta_1=1 - s.one_minus_beta_1, beta_2=1 - s.one_minus_beta_2)
         if not self.correct_bias:
             return s.replace(correction_1=1.0, correction_2=1.0)
         return s.replace(
@@ -75,8 +83,8 @@ class Adam:
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v, *v_max = slots
-        m = m + s.one_minus_beta_1 * (g - m)
-        v = v + s.one_minus_beta_2 * (g * g - v)
+        m = s.beta_1 * m + s.one_minus_beta_1 * g
+        v = s.beta_2 * v + s.one_minus_beta_2 * g * g
         v_max = [ops.maximum(v_max[0], v)] if self.amsgrad else []
         second = v_max[0] if self.amsgrad else v
         u = m / s.correction_1 / (ops.sqrt(second / s.correction_2) + s.epsilon)

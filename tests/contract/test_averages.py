@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ def fitted(optimizer: Any, batch: int = 1, samples: int = 12, constraint: Any = 
     return model
 
 
-def averages(weights: list[float], momentum: float) -> list[float]:
+def averages(weights: list[Any], momentum: float) -> list[Any]:
     """Polyak averages; the first is the first weight itself."""
     result = weights[:1]
     for w in weights[1:]:
@@ -66,52 +67,54 @@ def test_a_skipped_update_is_not_averaged() -> None:
     assert w.numpy().tolist() == [-2.25]  # overwritten at the third update, not at the third call
 
 
+X, Y = regression()
+
+
+def averaged_sgd() -> ck.SGD:
+    return ck.SGD(0.1, use_ema=True, ema_momentum=0.8, jit_compile=False)
+
+
+@cache
+def plain_history() -> list[np.ndarray]:
+    """The first weight after each of four updates without averages: two epochs of two batches."""
+    model, history = regressor(ck.SGD(0.1, jit_compile=False)), []
+    for start in (0, 16, 0, 16):
+        model.train_on_batch(X[start : start + 16], Y[start : start + 16])
+        history.append(values(model)[0])
+    return history
+
+
 def test_swap_ema_weights_evaluates_with_the_averages() -> None:
     """Validation runs on the averages, training goes on from the weights."""
-    x, y = regression()
-    during, before = [], []
-    swap = keras.callbacks.SwapEMAWeights()
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: before.append(values(model)[0]),
-    )
+    during: list[np.ndarray] = []
+    before: list[np.ndarray] = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: before.append(values(model)[0]))
     watch.on_test_batch_begin = lambda batch, logs=None: during.append(values(model)[0])
-    model = regressor(ck.SGD(0.1, use_ema=True, ema_momentum=0.8))
+    model = regressor(averaged_sgd())
     model.fit(
-        x,
-        y,
+        X,
+        Y,
         batch_size=16,
         epochs=2,
         shuffle=False,
-        validation_data=(x, y),
+        validation_data=(X, Y),
         validation_batch_size=32,
         verbose=0,
-        callbacks=[swap, watch],
+        callbacks=[keras.callbacks.SwapEMAWeights(), watch],
     )
-    plain = regressor(ck.SGD(0.1))
-    history = []
-    for _ in range(2):
-        for i in (0, 16):
-            plain.train_on_batch(x[i : i + 16], y[i : i + 16])
-            history.append(values(plain)[0])
-    averaged = averages(history, 0.8)
-    np.testing.assert_allclose(before, history, atol=1e-6)
+    averaged = averages(plain_history(), 0.8)
+    np.testing.assert_allclose(before, plain_history(), atol=1e-6)
     np.testing.assert_allclose(during, averaged[1::2], atol=1e-6)
     np.testing.assert_allclose(values(model)[0], averaged[-1], atol=1e-6)
 
 
 def test_swap_ema_weights_on_epochs_saves_the_averages(tmp_path: Any) -> None:
     """With `swap_on_epoch`, a ModelCheckpoint after it holds averages, and they remain in the end."""
-    x, y = regression()
     swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    save = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
-    model = regressor(ck.SGD(0.1, use_ema=True, ema_momentum=0.8))
-    model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0, callbacks=[swap, save])
-    plain, history = regressor(ck.SGD(0.1)), []
-    for _ in range(2):
-        for i in (0, 16):
-            plain.train_on_batch(x[i : i + 16], y[i : i + 16])
-            history.append(values(plain)[0])
-    averaged = averages(history, 0.8)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
+    model = regressor(averaged_sgd())
+    model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0, callbacks=[swap, checkpoint])
+    averaged = averages(plain_history(), 0.8)
     for epoch, expected in ((1, averaged[1]), (2, averaged[3])):
         saved = regressor()
         saved.load_weights(tmp_path / f"{epoch}.weights.h5")
@@ -119,14 +122,17 @@ def test_swap_ema_weights_on_epochs_saves_the_averages(tmp_path: Any) -> None:
     np.testing.assert_allclose(values(model)[0], averaged[-1], atol=1e-6)
 
 
+sgd = partial(ck.SGD, jit_compile=False)
+
+
 def test_constraint_holds_after_each_update() -> None:
-    assert values(fitted(ck.SGD(1.0), samples=2, constraint="non_neg"))[0].item() == 0.0
-    assert values(fitted(ck.SGD(1.0), samples=2))[0].item() == -2.0  # the same without
+    assert values(fitted(sgd(1.0), samples=2, constraint="non_neg"))[0].item() == 0.0
+    assert values(fitted(sgd(1.0), samples=2))[0].item() == -2.0  # the same without
 
 
 def test_constraint_acts_once_per_update() -> None:
     """One that adds 1 shows how often: two updates of three micro-batches each, 0 - 1 + 1 - 1 + 1."""
-    seen = fitted(ck.SGD(1.0, gradient_accumulation_steps=3), samples=6, constraint=lambda w: w + 1.0)
+    seen = fitted(sgd(1.0, gradient_accumulation_steps=3), samples=6, constraint=lambda w: w + 1.0)
     assert values(seen)[0].item() == 0.0
 
 
@@ -141,7 +147,7 @@ def test_constraint_does_not_act_in_a_skipped_update() -> None:
 
 
 def test_averages_are_of_the_constrained_weights() -> None:
-    model = fitted(ck.SGD(1.0, use_ema=True, ema_momentum=0.5), samples=4, constraint="non_neg")
+    model = fitted(sgd(1.0, use_ema=True, ema_momentum=0.5), samples=4, constraint="non_neg")
     assert values(model)[0].item() == 0.0
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import capibara_keras as ck
-from tests.models import batches, classifier, digits, regressor, values
+from tests.models import batches, classifier, digits, regressor, values, variables
 
 MODES: dict[str, dict[str, Any]] = {
     "jit": {"jit_compile": True},
@@ -58,10 +58,17 @@ POSITIONAL = {"SGD": (0.05, 0.9, True), "Adam": (0.01, 0.9, 0.99, 1e-15), "AdamW
 
 @pytest.mark.parametrize("name", POSITIONAL)
 def test_swapping_the_import_changes_nothing(name: str) -> None:
-    ours = trained(getattr(ck, name)(*POSITIONAL[name]))
-    keras_own = trained(getattr(keras.optimizers, name)(*POSITIONAL[name]))
-    for a, b in zip(values(ours), values(keras_own), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+    """Twenty updates of two variables, with a gradient that is 0 among the others."""
+    ends = []
+    for package in (ck, keras.optimizers):
+        rng, ws = np.random.default_rng(1), variables((3, 2), (2,))
+        optimizer = getattr(package, name)(*POSITIONAL[name])
+        for step in range(20):
+            grads = [rng.normal(size=w.shape) * (step != 5) for w in ws]
+            optimizer.apply([keras.ops.array(g, "float32") for g in grads], ws)
+        ends.append(values(ws))
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 Gradients = Callable[[Any, Any], None]
@@ -99,11 +106,8 @@ def on_batches(accumulation: int | None) -> list[np.ndarray]:
 
 LOOPS = [
     ("eager", "apply", None),
-    ("eager", "apply, built", 2),
     ("eager", "apply_gradients", 2),
     ("function", "apply", 2),
-    ("function", "apply_gradients", None),
-    ("xla", "apply, built", None),
     ("xla", "apply, built", 2),
 ]
 

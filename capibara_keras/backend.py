@@ -30,6 +30,7 @@ __all__ = [
     "sharded_layout",
     "sum_of_squares",
     "tracing",
+    "unconverted",
 ]
 
 Grads: TypeAlias = list[Tensor | None]
@@ -128,6 +129,10 @@ class TensorFlow:
         result = self.tf.function(function, autograph=False, jit_compile=True if jit else None)
         result._omit_frequent_tracing_warning = True
         return result
+
+    def unconverted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that AutoGraph leaves alone in a user's `tf.function`: rewriting this package takes seconds."""
+        return self.tf.autograph.experimental.do_not_convert(function)
 
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
         """Whether an outer function is being traced."""
@@ -313,6 +318,9 @@ class Functional:
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
+    def unconverted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
     def tracing(self, gradients: Sequence[Tensor]) -> bool:
         return False
 
@@ -417,5 +425,5 @@ _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
 sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
-sharded_layout = _ACTIVE.sharded_layout
+sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
 run, flush, cos = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos

@@ -177,6 +177,11 @@ class OptimizerConfig:
         return self.accumulation_steps > 1 or self.accumulator
 
     @property
+    def clips(self) -> bool:
+        """Whether any gradient may be clipped."""
+        return any(part.clip is not None and not isinstance(part.clip, NoClip) for part in self.parts)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """Group 0, for all variables that no other one claims, and the groups."""
         parts = [_part(self.rule, self.clip, self.weight_decay)]

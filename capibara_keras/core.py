@@ -22,13 +22,12 @@ import numpy as np
 from keras import ops
 
 from capibara_keras import backend, checkpoint, config, errors, pipeline
-from capibara_keras.clip import NoClip
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import Plan, State
 from capibara_keras.planning import group_numbers, make_plan
 from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.records import StepRecord
-from capibara_keras.schedules import SchedulePlan
+from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
 from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
 from capibara_keras.types import Scalar, Tensor, Variable
 
@@ -51,6 +50,7 @@ class Core(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
+        self._set(_warned=False)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -112,13 +112,20 @@ class Core(keras.optimizers.Optimizer):
             raise errors.ConfigError("options cannot change inside a function that is being traced")
         if self.built:
             self._refuse_change_of_state(old, new)
+        if self.pending_micro_batches and not new.accumulates:
+            new = dataclasses.replace(new, accumulator=True)  # the window is closed by the next micro-batch
         rate_of(new, self._total_steps)  # raises if its options contradict each other: now, while nothing has changed
         self._adopt(new)
         if self.built and _static(new) == _static(old):
             self._states.set_numbers(new)
         elif self.built:
             self._assemble()
-        if new.schedule != old.schedule or new.use_scheduler != old.use_scheduler:
+        before, now = ((c.schedule, c.learning_rate) if c.use_scheduler and c.schedule else None for c in (old, new))
+        if now is None and new.learning_rate != old.learning_rate:
+            self.learning_rate = new.learning_rate
+        if now is None and before is not None:
+            self._follow(ConstantWithWarmup(float(self.learning_rate)))
+        elif now != before:
             self._resolve_schedule()
         elif _static(new) != _static(old):
             self._retrace()
@@ -128,11 +135,24 @@ class Core(keras.optimizers.Optimizer):
         self._change(dataclasses.replace(self._config, schedule=plan, use_scheduler=True))
 
     def _refuse_change_of_state(self, old: OptimizerConfig, new: OptimizerConfig) -> None:
-        for what, kept in _STATE.items():
-            if kept(new) != kept(old):
+        paths = [row.path for row in self._rows]
+
+        def kept(settings: OptimizerConfig) -> dict[str, Any]:
+            rules = [settings.parts[number].rule for number in group_numbers(settings, paths)]
+            slots = [(rule.family, *(slot.name for slot in rule.slots)) for rule in rules]
+            return {
+                "algorithm and state": [" ".join(names) for names in dict.fromkeys(slots)] if slots else slots,
+                "state per variable": slots,
+                "use_ema": settings.use_ema,
+                "shard_state": settings.shard_state,
+            }
+
+        before, after = kept(old), kept(new)
+        for what in before:
+            if before[what] != after[what]:
                 raise errors.ConfigError(
-                    f"{what} cannot change from {kept(old)!r} to {kept(new)!r}: the optimizer is built, and its state "
-                    "would no longer fit. Make a new optimizer, or set this before the first update"
+                    f"{what} cannot change from {before[what]!r} to {after[what]!r}: the optimizer is built, and its "
+                    "state would no longer fit. Make a new optimizer, or set this before the first update"
                 )
 
     def _retrace(self) -> None:
@@ -355,6 +375,7 @@ class Core(keras.optimizers.Optimizer):
         """
         self._apply(grads, trainable_variables)
 
+    @backend.unconverted
     def _apply(
         self,
         grads: Sequence[Tensor | None],
@@ -401,6 +422,7 @@ class Core(keras.optimizers.Optimizer):
         """Whether the loss has been divided: under a wrapper of Keras' nobody calls `scale_loss`."""
         return self._config.loss_divided and self._config.accumulates and not self._wrapped
 
+    @backend.unconverted
     def _accumulate(self, grads: Sequence[Tensor | None], variables: Sequence[Variable] | None, weight: Any) -> None:
         """Add a micro-batch to the window, and leave the update to `flush`."""
         if not self._config.accumulates:
@@ -539,6 +561,13 @@ class Core(keras.optimizers.Optimizer):
         that are left are used, if a callback of this package is there."""
         if self._fit_may_end and self.remainder == "flush":
             self.flush()
+        elif self.remainder == "flush" and self.pending_micro_batches and not self._warned:
+            self._set(_warned=True)
+            warnings.warn(
+                f"{self.name}: {self.pending_micro_batches} micro-batches do not fill a window, and wait for more. Any "
+                "callback of capibara_keras uses them at the end of fit, as does optimizer.flush()",
+                stacklevel=2,
+            )
         if self.use_ema:
             for variable in var_list:
                 row = self._state.averages[self._get_variable_index(variable)]
@@ -581,13 +610,13 @@ class Core(keras.optimizers.Optimizer):
         >>> ck.SGD().clipped_share()
         nan
         """
-        if not self.built or isinstance(self._config.clip, NoClip):
+        if not self.built or not self._config.clips:
             return float("nan")
         rows = self._recent_statistics()[-100:]
         return float(np.mean(rows[:, pipeline.STATISTICS.index("clipped")])) if len(rows) else float("nan")
 
     def layer_norms(self) -> dict[str, float]:
-        """L2 norm of the last gradient of each layer, before clipping.
+        """L2 norm of the last gradient of each layer, before clipping; `nan` where it had none.
 
         >>> import capibara_keras as ck, keras
         >>> optimizer = ck.SGD()
@@ -595,12 +624,12 @@ class Core(keras.optimizers.Optimizer):
         >>> optimizer.layer_norms()
         {'w': 5.0}
         """
-        squares: dict[str, float] = {}
+        layers: dict[str, list[float]] = {}
         norms = ops.convert_to_numpy(self._state.gradient_norms) if self.built else []
         for row, norm in zip(self._rows if self.built else [], norms, strict=True):
-            layer = row.path.rsplit("/", 1)[0]
-            squares[layer] = squares.get(layer, 0.0) + float(norm) ** 2
-        return {layer: square**0.5 for layer, square in squares.items()}
+            known = [] if np.isnan(norm) else [float(norm)]
+            layers.setdefault(row.path.rsplit("/", 1)[0], []).extend(known)
+        return {layer: sum(x**2 for x in known) ** 0.5 if known else float("nan") for layer, known in layers.items()}
 
     def counters(self) -> dict[str, int]:
         """How many micro-batches were seen, and how many updates were skipped or clipped.
@@ -694,14 +723,6 @@ def _same(stored: float, configured: Any) -> bool:
     return not callable(configured) and stored in (configured, float(np.float32(configured)))
 
 
-_STATE = {
-    "the state per variable": lambda c: [(p.rule.family, [slot.name for slot in p.rule.slots]) for p in c.parts],
-    "use_ema": lambda c: c.use_ema,
-    "shard_state": lambda c: c.shard_state,
-}
-"""What a built optimizer cannot change."""
-
-
 def _static(configuration: OptimizerConfig) -> Any:
     """What a compiled step depends on: all but the numbers in the packed hyperparameters."""
     parts = [
@@ -722,6 +743,5 @@ def _static(configuration: OptimizerConfig) -> Any:
     }
     packed |= set(dataclasses.asdict(configuration.rule))
     others = {k: v for k, v in configuration.to_options().items() if k not in packed}
-    if callable(others["learning_rate"]):
-        others["learning_rate"] = id(others["learning_rate"])
+    del others["learning_rate"]
     return parts, clips, configuration.packed_names, configuration.accumulates, others

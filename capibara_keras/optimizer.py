@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from capibara_keras import backend, config, errors
-from capibara_keras.clip import NoClip
 from capibara_keras.core import Core
 from capibara_keras.describe import VariableDescription, describe, table
 from capibara_keras.monitoring import GradientAnalysis, analyze
@@ -212,7 +211,7 @@ class Optimizer(Core):
             gradients = dict(zip(paths, gradients, strict=True))
         arrays = {path: ops.convert_to_numpy(g) for path, g in gradients.items() if g is not None}
         recent = self._recent_statistics() if self.built else np.zeros((0, len(STATISTICS)))
-        clipped = None if isinstance(self._config.clip, NoClip) else recent[:, STATISTICS.index("clipped")].tolist()
+        clipped = None if not self._config.clips else recent[:, STATISTICS.index("clipped")].tolist()
         norms = recent[:, STATISTICS.index("gradient_norm")].tolist()
         return analyze(arrays, norms, clipped, histogram=include_histogram, layers=include_layer_wise_stats)
 

@@ -483,9 +483,10 @@ def _averaged(plan: Plan, state: State, params: list[Tensor], ok: Scalar) -> tup
     """Exponential moving averages of the new weights (Polyak & Juditsky 1992); the first is the weights themselves."""
     if not any(state.averages):
         return params, state.averages
-    weight = _shared(plan, state).one_minus_ema_momentum
-    weight = ops.where(state.updates == 0, ops.ones_like(weight), weight)
-    weight = ops.where(ok, weight, ops.zeros_like(weight))
+    usual, weights = _shared(plan, state).one_minus_ema_momentum, {}
+    for joined in dict.fromkeys(v.joined for v in plan.variables):
+        weight = ops.where(state.updates == joined, ops.ones_like(usual), usual)
+        weights[joined] = ops.where(ok, weight, ops.zeros_like(weight))
     every = plan.ema_overwrite_frequency
     due = None
     if every:
@@ -494,7 +495,7 @@ def _averaged(plan: Plan, state: State, params: list[Tensor], ok: Scalar) -> tup
     for i, row in enumerate(state.averages):
         if row:
             p = ops.cast(params[i], row[0].dtype)
-            average = row[0] + ops.cast(weight, p.dtype) * (p - row[0])
+            average = row[0] + ops.cast(weights[plan.variables[i].joined], p.dtype) * (p - row[0])
             averages[i] = [average]
             if due is not None:
                 params[i] = ops.cast(ops.where(due, average, p), params[i].dtype)

@@ -11,7 +11,7 @@ from capibara_keras import groups
 from capibara_keras.clip import UnitwiseClip
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import GroupPlan, Plan, VariablePlan
-from capibara_keras.state import Row, compute_dtype, overwrites, scalar_dtype
+from capibara_keras.state import Row, compute_dtype, overwrites, path_of, scalar_dtype
 from capibara_keras.types import Variable
 from capibara_keras.units import unit_axes
 
@@ -57,7 +57,7 @@ def make_plan(
         layer_depths=configuration.layer_depths,
         layers=None if model is None else _layers(model, variables),
     )
-    _warn_idle(configuration, paths)
+    _warn_idle(configuration, paths if model is None else [path_of(v) for v in model.variables])  # frozen ones too
     unitwise = next((part.clip for part in parts if isinstance(part.clip, UnitwiseClip)), None)
     units: Sequence[tuple[int, ...] | None] = [None] * len(paths)
     if unitwise is not None:

@@ -49,6 +49,7 @@ FITS: dict[str, Callable[[], dict[str, Any]]] = {
             ck.SGD(0.05, gradient_accumulation_steps=2, jit_compile=False), dynamic_growth_steps=3
         )
     ),
+    "remainder": lambda: fitted(ck.SGD(0.05, gradient_accumulation_steps=5, jit_compile=False), ck.Attach()),
     "total from fit, logs": lambda: fitted(
         ck.SGD(0.05, scheduler_type="cosine_with_warmup", warmup_ratio=0.25), ck.LogStatistics()
     ),

@@ -60,7 +60,7 @@ CASES: dict[str, Callable[[], Any]] = {
 THOROUGH = ["adamw, everything", "inside LossScaleOptimizer"]
 """Cases that are also loaded before the optimizer is built."""
 
-WHOLE_FITS = ["adamw, everything"]
+WHOLE_FITS = ["sgd, window of 3, average overwrites"]
 """Cases in which `fit` is interrupted, too."""
 
 

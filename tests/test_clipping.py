@@ -342,7 +342,6 @@ UNITS: dict[str, tuple[Callable[[], Any], tuple[int, ...], dict[str, Any]]] = {
 def of_layer(name: str) -> tuple[keras.Model, dict[str, Any]]:
     """A model of one layer and a Dense output, with weights that no initialiser made zero, and the layer's units."""
     make, shape, units = UNITS[name]
-    keras.utils.clear_session()  # for names without numbers
     inputs, layer = keras.Input(shape), make()
     x = layer(inputs, inputs) if name == "MultiHeadAttention" else layer(inputs)
     model = keras.Model(inputs, layers.Dense(2, name="out")(x))

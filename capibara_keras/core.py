@@ -131,7 +131,9 @@ class Core(keras.optimizers.Optimizer):
             self._retrace()
 
     def _schedule(self, plan: SchedulePlan) -> None:
-        """Take a schedule, complete or to be completed."""
+        """Take a schedule, complete or to be completed; a rate assigned on top of the last one is forgotten."""
+        if self._rate_multiplier is not None:
+            self._rate_multiplier.assign(1.0)
         self._change(dataclasses.replace(self._config, schedule=plan, use_scheduler=True))
 
     def _refuse_change_of_state(self, old: OptimizerConfig, new: OptimizerConfig) -> None:
@@ -156,8 +158,13 @@ class Core(keras.optimizers.Optimizer):
                 )
 
     def _retrace(self) -> None:
-        """Forget compiled steps; those that an outer function has compiled in, it must forget itself."""
+        """Forget compiled steps, and the train function of the model, if it is known; other functions that have
+        compiled a step in must forget it themselves."""
         self._set(_cache={}, _plans={}, _revision=self._revision + 1, _stale=self._stale or self._traced, _traced=False)
+        model = self._model()
+        if self._stale and getattr(model, "train_function", None) is not None:
+            model.make_train_function(force=True)
+            self._set(_stale=False)
         if self._stale and not self._attached:
             warnings.warn(
                 f"{self.name}: a compiled train step still holds the options it was traced with. In `fit`, attach a "

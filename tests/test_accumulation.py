@@ -400,11 +400,28 @@ def test_the_remainder_is_carried_if_that_was_asked_for() -> None:
 
 
 def test_without_a_callback_the_remainder_is_carried() -> None:
-    """An optimizer cannot see the end of `fit`; it says how many micro-batches are waiting, and can use them."""
-    model = fit(sgd(4))
+    """A warning says so, once; `flush` uses it."""
+    model = line(sgd(4), run_eagerly=True)
+    arguments: dict[str, Any] = {"batch_size": 1, "shuffle": False, "verbose": 0}
+    with pytest.warns(UserWarning, match="2 micro-batches do not fill a window, and wait for more"):
+        model.fit(np.ones_like(Y), Y, **arguments)
     assert (weight(model), model.optimizer.pending_micro_batches) == (-2.5, 2)
     model.optimizer.flush()
     assert (weight(model), model.optimizer.pending_micro_batches) == (-8.0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(np.ones_like(Y), Y, **arguments)
+    assert model.optimizer.pending_micro_batches == 2
+
+
+@pytest.mark.parametrize("callbacks", [[ck.Attach()], []])
+def test_no_warning_where_nothing_is_left_behind_unasked(callbacks: list[Any]) -> None:
+    """A remainder that is used, or that was to be carried; or none."""
+    for optimizer in (sgd(4, remainder="flush" if callbacks else "carry"), sgd(3)):
+        model = line(optimizer, run_eagerly=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(np.ones_like(Y), Y, batch_size=1, shuffle=False, verbose=0, callbacks=callbacks)
 
 
 def test_a_callback_in_an_earlier_fit_does_not_count() -> None:

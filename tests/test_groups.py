@@ -911,6 +911,7 @@ print(json.dumps({"same": first[0] == second[0], "step": run(1.0, True)[1], "upd
 """
 
 
+@pytest.mark.slow
 def test_unfreezing_on_jax() -> None:
     """With a callback as on TensorFlow. Without one it is Keras' error: its step takes a fixed list of variables."""
     found = run(ON_JAX, backend="jax")

@@ -193,6 +193,7 @@ def test_200_micro_batches(name):
     assert excess(errors(CASES[name]), "float32") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("road", [road for road in ROADS if road != "fused"])
 @pytest.mark.parametrize("name", ["adam, dropped micro-batches", "amsgrad, l2", "momentum, clipped micro-batches"])
 def test_200_micro_batches_on_other_roads(name, road):

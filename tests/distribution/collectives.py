@@ -24,7 +24,7 @@ for steps in (1, 3):
         variables = model.trainable_variables  # noqa: B023
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))  # noqa: B023
 
-    graph = tf.function(lambda x: strategy.run(one, args=(x,))).get_concrete_function(tf.ones((4, 8))).graph  # noqa: B023
+    graph = tf.function(lambda x: strategy.run(one, args=(x,))).get_concrete_function(tf.ones((4, 8))).graph
     inner = Counter(
         function.signature.name.split("_")[0]
         for function in graph.as_graph_def().library.function

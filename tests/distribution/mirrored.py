@@ -86,7 +86,8 @@ def by_loop(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[kera
     def one(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x, training=True) - y) ** 2) / replicas
-        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
     @tf.function
     def step(x: Any, y: Any) -> None:

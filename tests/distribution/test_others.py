@@ -31,6 +31,7 @@ def test_one_all_reduce_per_update() -> None:
     assert results["3"]["inner"] == {"cond": 2}
 
 
+@pytest.mark.slow
 def test_resume_in_mid_window_on_other_replicas(tmp_path: Path) -> None:
     """Saved with two micro-batches in the window on two replicas; goes on there, and on one device."""
     unbroken = run(HERE / "window.py", ["save", 2, tmp_path], devices=2)

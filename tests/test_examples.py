@@ -1,0 +1,65 @@
+"""The examples run, and the demo goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.subprocess_runner import ROOT
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+
+
+def example(name: str, *arguments: object) -> str:
+    """What an example prints."""
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    done = subprocess.run(command, env=ENVIRONMENT | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def datasets(folder: Path) -> dict[str, np.ndarray]:
+    """Everything in the only checkpoint of a run."""
+    (path,) = folder.glob("*.weights.h5")
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_demo(tmp_path: Path) -> None:
+    """It learns, and leaves weights, history, a figure and a sample."""
+    printed = example("train_language_model.py", "--steps", 20, "--size", "tiny", "--out", tmp_path)
+    assert "bits per byte" in printed
+    losses = json.loads((tmp_path / "history.json").read_text())["updates"]["loss"]
+    assert len(losses) == 20 and np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert {"curves.png", "curves.svg", "sample.txt", "history.json"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_demo_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Stopped in mid-round and resumed: weights, optimizer state, history and sample of the run that never stopped."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ("--steps", 40, "--size", "tiny")
+    example("train_language_model.py", *options, "--out", whole)
+    example("train_language_model.py", *options, "--out", parts, "--stop-at", 17)
+    example("train_language_model.py", *options, "--out", parts, "--resume")
+    expected, found = datasets(whole), datasets(parts)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    for name in ("history.json", "sample.txt"):
+        assert (whole / name).read_text() == (parts / name).read_text()
+
+
+def test_fine_tuning() -> None:
+    """It prints the table of variables, and the gain."""
+    printed = example("finetune_classifier.py", "--quick")
+    assert "rate x" in printed and "gain" in printed

@@ -188,7 +188,9 @@ def excess(found: dict[str, float], dtype: str) -> dict[str, float]:
     return {name: worst for name, worst in found.items() if not worst <= LIMITS[dtype]}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(  # every other case is slow: in float64 all of them run anyway
+    "name", [pytest.param(name, marks=pytest.mark.slow if i % 2 else ()) for i, name in enumerate(CASES)]
+)
 def test_200_micro_batches(name):
     assert excess(errors(CASES[name]), "float32") == {}
 

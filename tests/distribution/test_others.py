@@ -85,6 +85,7 @@ def test_two_workers(tmp_path: Path) -> None:
         assert difference(alone, json.loads((tmp_path / f"done_2_{i}.json").read_text())) < 1e-6
 
 
+@pytest.mark.slow
 def test_jax_devices() -> None:
     """Data and model parallel on eight devices: the weights of one, state laid out like its variable or spread."""
     results = run(HERE / "jax_devices.py", backend="jax", devices=8)

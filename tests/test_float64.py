@@ -32,7 +32,10 @@ def report(roads: list[str], long_runs_on: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("backend", "roads", "long_runs_on"),
-    [("tensorflow", ["eager"], "without jit"), pytest.param("jax", ["eager", "stateless"], "fused", marks=pytest.mark.slow)],
+    [
+        ("tensorflow", ["eager"], "without jit"),
+        pytest.param("jax", ["eager", "stateless"], "fused", marks=pytest.mark.slow),
+    ],
 )
 def test_in_float64(backend, roads, long_runs_on):
     code = f"""

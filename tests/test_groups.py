@@ -203,6 +203,20 @@ def test_a_single_layer_is_the_head() -> None:
     assert set(rates(model.trainable_variables, layer_wise_lr_decay=0.5).values()) == {1.0}
 
 
+@pytest.mark.parametrize("attached", [False, True])
+def test_rates_stay_while_layers_are_unfrozen_from_the_top(attached: bool) -> None:
+    """Depth counts from the head: with 0, 1, 2 or 3 blocks in training, each layer has its final rate."""
+    model = vit(3)
+    final = rates(model.trainable_variables, model if attached else None, layer_wise_lr_decay=0.5)
+    model.patch_embed.trainable = model.cls_token.trainable = model.pos_embed.trainable = False
+    for count in range(4):
+        for i, block in enumerate(model.blocks):
+            block.trainable = i >= 3 - count
+        found = rates(model.trainable_variables, model if attached else None, layer_wise_lr_decay=0.5)
+        assert len(found) == 4 + 12 * count
+        assert found == {path: final[path] for path in found}
+
+
 def test_embeddings_are_depth_0_wherever_they_are() -> None:
     """Of an encoder and of a decoder."""
     paths = ["token_embedding/embeddings", "encoder/kernel", "position_embedding/embeddings", "decoder/kernel"]

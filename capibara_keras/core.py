@@ -23,7 +23,9 @@ from keras import ops
 
 from capibara_keras import backend, checkpoint, config, errors, pipeline
 from capibara_keras.config import OptimizerConfig
-from capibara_keras.pipeline import Plan, State
+from capibara_keras.execution import INLINE, Execution
+from capibara_keras.pipeline import State
+from capibara_keras.plan import Plan
 from capibara_keras.planning import group_numbers, make_plan
 from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.records import StepRecord
@@ -521,23 +523,37 @@ class Core(keras.optimizers.Optimizer):
     def _step(self, uncertain: frozenset[int], measure: bool) -> backend.Step:
         plan, state = self._plan(), self._state
 
-        def update(state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor]) -> State:
+        def update(
+            state: State, grads: list[Tensor | None] | None, extra: Mapping[str, Tensor], run: Execution
+        ) -> State:
             at = extra.get("schedule_step")
-            return pipeline.update(plan, state, grads, uncertain=uncertain, schedule_step=at, measure=measure)
+            return pipeline.update(plan, state, grads, run, uncertain=uncertain, schedule_step=at, measure=measure)
 
         def accumulate(
-            state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor], keep: Scalar | None
+            state: State,
+            grads: list[Tensor | None],
+            extra: Mapping[str, Tensor],
+            keep: Scalar | None,
+            run: Execution,
         ) -> State:
-            return pipeline.accumulate(plan, state, grads, extra.get("weight"), keep)
+            return pipeline.accumulate(plan, state, grads, run, weight=extra.get("weight"), keep=keep)
 
         window = backend.Window(
             accumulate=accumulate,
-            sums=lambda state: [row[0] for row in state.accumulators],
+            sums=lambda state: [row[0] if row else None for row in state.accumulators],
             is_due=pipeline.window_is_full,
             is_finite=pipeline.is_finite if plan.nonfinite == "drop_micro_batch" else None,
             reduced=plan.clip_micro_batches,
         )
-        return backend.Step(state, update, window if state.window else None, self.jit_compile, plan.fused)
+        return backend.Step(
+            state,
+            update,
+            INLINE,
+            window=window if state.window else None,
+            jit=self.jit_compile,
+            fused=self._config.foreach,
+            donates=not self.differentiable,
+        )
 
     def _plan(self) -> Plan:
         """What is fixed for a compiled step, as of now."""
@@ -606,9 +622,20 @@ class Core(keras.optimizers.Optimizer):
     def _recent_statistics(self) -> np.ndarray:
         """Statistics of recent updates, skipped ones included, oldest first, a row each; see `STATISTICS`."""
         ring = ops.convert_to_numpy(self._state.statistics)
-        attempts = int(ops.convert_to_numpy(self._iterations)) + self.counters()["skipped"]
+        attempts = self._attempts()
         known = min(attempts, len(ring))
         return ring[np.arange(attempts - known, attempts) % len(ring)]
+
+    def _latest_gradient_norms(self) -> np.ndarray:
+        """L2 norms of the last update's gradients, one per variable."""
+        if not self.built:
+            return np.zeros(0)
+        ring = ops.convert_to_numpy(self._state.variable_norms)[:, :, pipeline.VARIABLE_NORMS.index("gradient_norm")]
+        return ring[:, (self._attempts() - 1) % pipeline.VARIABLE_HISTORY]
+
+    def _attempts(self) -> int:
+        """Updates so far, skipped ones included."""
+        return int(ops.convert_to_numpy(self._iterations)) + self.counters()["skipped"]
 
     def clipped_share(self) -> float:
         """Share of the last 100 updates in which clipping acted; `nan` where clipping is off.
@@ -632,7 +659,7 @@ class Core(keras.optimizers.Optimizer):
         {'w': 5.0}
         """
         layers: dict[str, list[float]] = {}
-        norms = ops.convert_to_numpy(self._state.gradient_norms) if self.built else []
+        norms = self._latest_gradient_norms()
         for row, norm in zip(self._rows if self.built else [], norms, strict=True):
             known = [] if np.isnan(norm) else [float(norm)]
             layers.setdefault(row.path.rsplit("/", 1)[0], []).extend(known)
@@ -660,7 +687,7 @@ class Core(keras.optimizers.Optimizer):
         skips = self.counters()["skipped"]
         if self.built and self.statistics().skipped and skips != self._raised:
             self._set(_raised=skips)  # a call that only adds to the next window does not raise again
-            norms = ops.convert_to_numpy(self._state.gradient_norms)
+            norms = self._latest_gradient_norms()
             bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if np.isinf(x)]
             raise FloatingPointError(
                 f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in "

@@ -33,8 +33,8 @@ class Item(NamedTuple):
     """One variable's part of a stage.
 
     Attributes:
-        what: hashable; everything static that the stage asks about the variable. Variables whose `what` and shapes are equal
-            are treated by the same compiled code.
+        what: hashable; everything static that the stage asks about the variable. Variables whose `what` and shapes
+            are equal are treated by the same compiled code.
         row: its state; in a backend with variables that change in place, the variables themselves.
         own: tensors that only this variable needs, by name.
     """
@@ -87,3 +87,4 @@ class Inline:
 
 
 INLINE = Inline()
+"""The `Execution` of tensors: what a backend does that compiles an update as one."""

@@ -13,8 +13,13 @@ from capibara_keras.types import Scalar, Tensor, Variable
 __all__ = ["Cache", "Extra", "Grads", "Step", "Window", "changed", "full"]
 
 Grads: TypeAlias = list[Tensor | None]
+"""A gradient per variable, `None` where there is none."""
+
 Extra: TypeAlias = Mapping[str, Tensor]
+"""Scalars of this call: "weight", "schedule_step"."""
+
 Cache: TypeAlias = dict[Hashable, Any]
+"""Compiled functions by what they depend on."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-slow lint wheel clean
+.PHONY: help demo test test-slow bench lint wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ test: $(STAMP) lint  ## lint, then the tests and doctests without the slow ones
 
 test-slow: $(STAMP)  ## the slow tests only
 	$(PY) -m pytest -m slow $(PARALLEL) $(ARGS)
+
+bench: $(STAMP)  ## how fast an update is, beside others; ARGS="--torch PYTHON" adds torch
+	$(PY) -m benchmarks $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .

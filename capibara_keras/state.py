@@ -164,7 +164,7 @@ class StateVariables:
                 if overwrites(variable)
                 else {
                     slot.name: self._like(variable, slot.name, slot.shape, slot.dtype, slot.initializer)
-                    for slot in configuration.parts[group].rule.slots
+                    for slot in configuration.parts[group].rule.slots_for(tuple(variable.shape))
                 }
             )
             average = self._like(variable, "average") if configuration.use_ema and not overwrites(variable) else None
@@ -196,7 +196,7 @@ class StateVariables:
             layout = backend.sharded_layout(shape, layout)
         with keras.name_scope(self.owner.name), backend.colocated(variable):
             state = keras.Variable(
-                initializer=keras.initializers.get(initializer),
+                initializer=_initializer(initializer),
                 shape=shape,
                 dtype=dtype or compute_dtype(variable),
                 trainable=False,
@@ -276,6 +276,11 @@ def overwrites(variable: Variable) -> bool:
 def scalar_dtype() -> str:
     """Of hyperparameters and statistics."""
     return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def _initializer(value: Any) -> Any:
+    """A number stands for a constant."""
+    return keras.initializers.Constant(value) if isinstance(value, float) else keras.initializers.get(value)
 
 
 def _nan(shape: Any, dtype: Any = None) -> Tensor:

@@ -18,7 +18,8 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "rules", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "units"},
+    {"rules"},
     {"clip", "schedules"},
     {"groups", "pipeline"},
     {"config"},

@@ -28,7 +28,7 @@ class Optimizer(Core):
     It is a `keras.optimizers.Optimizer`: give it to `model.compile`, or call `apply` or `step` in a loop.
 
     Args:
-        algorithm: "adam", "adamw" or "sgd".
+        algorithm: a name of `capibara_keras.algorithms()`: "adam", "adamw", "sgd", "lion", ….
         learning_rate: a number, a Keras schedule, or a callable without arguments. Default: the algorithm's.
             With a `scheduler_type` it is the peak.
         name: as in Keras.

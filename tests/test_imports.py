@@ -21,13 +21,13 @@ LAYERS = [
     {"backend", "batchnorm", "history", "monitoring", "units"},
     {"rules"},
     {"clip", "schedules"},
-    {"groups", "pipeline"},
+    {"catalog", "groups", "pipeline"},
     {"config"},
     {"checkpoint", "rate", "state"},
     {"planning", "describe"},
     {"core"},
     {"optimizer"},
-    {"algorithms", "callbacks"},
+    {"constructors", "callbacks"},
 ]
 """Modules and subpackages from the bottom to the top: each imports only from layers below its own."""
 

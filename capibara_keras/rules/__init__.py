@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from capibara_keras.rules.adadelta import Adadelta
 from capibara_keras.rules.adafactor import Adafactor
 from capibara_keras.rules.adagrad import Adagrad
@@ -47,7 +49,7 @@ __all__ = [
     "SGD",
 ]
 
-RULES: dict[str, type] = {
+RULES: dict[str, type[Any]] = {
     rule.__name__.lower(): rule
     for rule in (
         Adam,

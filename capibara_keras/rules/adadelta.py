@@ -8,7 +8,7 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras.rules.base import Rule, decoupled
-from capibara_keras.types import Scalar, Scalars, Tensor
+from capibara_keras.types import Scalars, Tensor
 
 __all__ = ["Adadelta"]
 

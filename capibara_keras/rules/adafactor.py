@@ -88,6 +88,7 @@ class Adafactor(Rule):
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         axes, squares = self.axes(tuple(p.shape)), g * g + s.epsilon_1
+        new: tuple[Tensor, ...]
         if axes is None:
             v = s.beta_2 * slots[0] + s.one_minus_beta_2 * squares
             new, u = (v,), g * _inverse_root(v, s)

@@ -52,13 +52,17 @@ class Adan(Rule):
         return super().neutral | {"keep": 1}
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
-        return super().prepare(s, t).replace(
-            keep=ops.zeros_like(t),
-            follows=ops.cast(t > 1, t.dtype),
-            look_ahead=1 - s.one_minus_beta_2,
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
-            correction_3=complement_of_power(s.one_minus_beta_3, t),
+        return (
+            super()
+            .prepare(s, t)
+            .replace(
+                keep=ops.zeros_like(t),
+                follows=ops.cast(t > 1, t.dtype),
+                look_ahead=1 - s.one_minus_beta_2,
+                correction_1=complement_of_power(s.one_minus_beta_1, t),
+                correction_2=complement_of_power(s.one_minus_beta_2, t),
+                correction_3=complement_of_power(s.one_minus_beta_3, t),
+            )
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -59,9 +59,13 @@ class AdEMAMix(Rule):
             errors.number("beta_3", self.beta_3, 0, 1, open_low=True, open_high=True)
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
-        s = super().prepare(s, t).replace(
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+        s = (
+            super()
+            .prepare(s, t)
+            .replace(
+                correction_1=complement_of_power(s.one_minus_beta_1, t),
+                correction_2=complement_of_power(s.one_minus_beta_2, t),
+            )
         )
         if self.horizon is None:
             return s

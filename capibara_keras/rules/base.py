@@ -67,6 +67,10 @@ class UpdateRule(Protocol):
         """State for a variable of this shape, in the order in which `update` takes and returns it."""
 
     @property
+    def slots(self) -> tuple[Slot, ...]:
+        """State for a scalar."""
+
+    @property
     def hyperparameters(self) -> dict[str, float]:
         """The numbers that can change without a new trace: every option that is a float. A beta is kept as
         1 - beta: in float32, 1 - 0.999 would be wrong by 5e-5."""

@@ -9,7 +9,7 @@ from keras import ops
 
 from capibara_keras import errors
 from capibara_keras.rules.base import Rule, Shape, Slot
-from capibara_keras.types import Scalar, Scalars, Tensor
+from capibara_keras.types import Scalars, Tensor
 
 __all__ = ["Ftrl"]
 

@@ -43,9 +43,13 @@ class Lamb(Rule):
     numbers: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
-        return super().prepare(s, t).replace(
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+        return (
+            super()
+            .prepare(s, t)
+            .replace(
+                correction_1=complement_of_power(s.one_minus_beta_1, t),
+                correction_2=complement_of_power(s.one_minus_beta_2, t),
+            )
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:

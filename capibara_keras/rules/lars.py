@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from keras import ops
-
 from capibara_keras import errors
-from capibara_keras.rules.base import Rule, decay_per_rate, trust_ratio, Shape, Slot
-from capibara_keras.types import Scalar, Scalars, Tensor
+from capibara_keras.rules.base import Rule, decay_per_rate, trust_ratio
+from capibara_keras.types import Scalars, Tensor
 
 __all__ = ["Lars"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Rule, Shape, Slot, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, Shape, Slot, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adam"]
@@ -61,8 +61,8 @@ class Adam(Rule):
         if not self.correct_bias:
             return s.replace(correction_1=1.0, correction_2=1.0)
         return s.replace(
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+            correction_1=bias_correction(s.one_minus_beta_1, t),
+            correction_2=bias_correction(s.one_minus_beta_2, t),
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -71,5 +71,5 @@ class Adam(Rule):
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
         v_max = [ops.maximum(v_max[0], v)] if self.amsgrad else []
         second = v_max[0] if self.amsgrad else v
-        u = m / s.correction_1 / (ops.sqrt(second / s.correction_2) + s.epsilon)
+        u = m * s.correction_1 / (ops.sqrt(second * s.correction_2) + s.epsilon)
         return decoupled(u, p, s), (m, v, *v_max)

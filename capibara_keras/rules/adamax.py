@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from keras import ops
 
-from capibara_keras.rules.base import Rule, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adamax"]
@@ -42,11 +42,11 @@ class Adamax(Rule):
     numbers: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
-        return super().prepare(s, t).replace(correction_1=complement_of_power(s.one_minus_beta_1, t))
+        return super().prepare(s, t).replace(correction_1=bias_correction(s.one_minus_beta_1, t))
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v = slots
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = ops.maximum(s.beta_2 * v, s.fresh * ops.abs(g))
-        u = m / s.correction_1 / (v + s.epsilon)
+        u = m * s.correction_1 / (v + s.epsilon)
         return decoupled(u, p, s), (m, v)

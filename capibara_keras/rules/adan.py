@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from keras import ops
 
-from capibara_keras.rules.base import Rule, complement_of_power
+from capibara_keras.rules.base import Rule, bias_correction
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adan"]
@@ -59,9 +59,9 @@ class Adan(Rule):
                 keep=ops.zeros_like(t),
                 follows=ops.cast(t > 1, t.dtype),
                 look_ahead=1 - s.one_minus_beta_2,
-                correction_1=complement_of_power(s.one_minus_beta_1, t),
-                correction_2=complement_of_power(s.one_minus_beta_2, t),
-                correction_3=complement_of_power(s.one_minus_beta_3, t),
+                correction_1=bias_correction(s.one_minus_beta_1, t),
+                correction_2=bias_correction(s.one_minus_beta_2, t),
+                correction_3=bias_correction(s.one_minus_beta_3, t),
             )
         )
 
@@ -71,6 +71,6 @@ class Adan(Rule):
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = s.beta_2 * v + s.one_minus_beta_2 * d
         n = s.beta_3 * n + s.one_minus_beta_3 * (g + s.look_ahead * d) ** 2
-        u = (m / s.correction_1 + s.look_ahead * v / s.correction_2) / (ops.sqrt(n / s.correction_3) + s.epsilon)
+        u = (m * s.correction_1 + s.look_ahead * v * s.correction_2) / (ops.sqrt(n * s.correction_3) + s.epsilon)
         delta = -s.rate * u if s.decay is None else -(s.rate * u + s.decay * p) / (1 + s.decay)
         return delta, (m, v, n, s.keep * last + s.fresh * g)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Rule, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["AdEMAMix"]
@@ -63,8 +63,8 @@ class AdEMAMix(Rule):
             super()
             .prepare(s, t)
             .replace(
-                correction_1=complement_of_power(s.one_minus_beta_1, t),
-                correction_2=complement_of_power(s.one_minus_beta_2, t),
+                correction_1=bias_correction(s.one_minus_beta_1, t),
+                correction_2=bias_correction(s.one_minus_beta_2, t),
             )
         )
         if self.horizon is None:
@@ -79,5 +79,5 @@ class AdEMAMix(Rule):
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
         slow = s.beta_3 * slow + s.one_minus_beta_3 * g
-        u = (m / s.correction_1 + s.alpha * slow) / (ops.sqrt(v / s.correction_2) + s.epsilon)
+        u = (m * s.correction_1 + s.alpha * slow) / (ops.sqrt(v * s.correction_2) + s.epsilon)
         return decoupled(u, p, s), (m, v, slow)

@@ -15,6 +15,7 @@ __all__ = [
     "Rule",
     "Slot",
     "UpdateRule",
+    "bias_correction",
     "complement_of_power",
     "decay_per_rate",
     "decoupled",
@@ -67,10 +68,6 @@ class UpdateRule(Protocol):
         """State for a variable of this shape, in the order in which `update` takes and returns it."""
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
-        """State for a scalar."""
-
-    @property
     def hyperparameters(self) -> dict[str, float]:
         """The numbers that can change without a new trace: every option that is a float. A beta is kept as
         1 - beta: in float32, 1 - 0.999 would be wrong by 5e-5."""
@@ -115,10 +112,6 @@ class Rule:
         return tuple(Slot(name) for name in self.state)
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
-        return self.slots_for(())
-
-    @property
     def hyperparameters(self) -> dict[str, float]:
         packed = {f"one_minus_{name}": 1 - getattr(self, name) for name in self.betas}
         return packed | {name: getattr(self, name) for name in self.numbers}
@@ -151,6 +144,11 @@ def decay_per_rate(s: Scalars) -> Scalar:
 def complement_of_power(one_minus_beta: Scalar, t: Scalar) -> Scalar:
     """1 - beta^t, without the cancellation of computing it as written."""
     return -ops.expm1(t * ops.log1p(-one_minus_beta))
+
+
+def bias_correction(one_minus_beta: Scalar, t: Scalar) -> Scalar:
+    """1 / (1 - beta^t): a factor, so that a division is spent once per update and not once per entry."""
+    return 1 / complement_of_power(one_minus_beta, t)
 
 
 def norm(x: Tensor) -> Scalar:

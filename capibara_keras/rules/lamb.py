@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from keras import ops
 
-from capibara_keras.rules.base import Rule, complement_of_power, decay_per_rate, trust_ratio
+from capibara_keras.rules.base import Rule, bias_correction, decay_per_rate, trust_ratio
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Lamb"]
@@ -47,8 +47,8 @@ class Lamb(Rule):
             super()
             .prepare(s, t)
             .replace(
-                correction_1=complement_of_power(s.one_minus_beta_1, t),
-                correction_2=complement_of_power(s.one_minus_beta_2, t),
+                correction_1=bias_correction(s.one_minus_beta_1, t),
+                correction_2=bias_correction(s.one_minus_beta_2, t),
             )
         )
 
@@ -56,7 +56,7 @@ class Lamb(Rule):
         m, v = slots
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
-        r = m / s.correction_1 / (ops.sqrt(v / s.correction_2) + s.epsilon)
+        r = m * s.correction_1 / (ops.sqrt(v * s.correction_2) + s.epsilon)
         if s.decay is not None:
             r = r + decay_per_rate(s) * p
         return -s.rate * trust_ratio(p, r) * r, (m, v)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Rule, Shape, Slot, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, Shape, Slot, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Nadam"]
@@ -65,7 +65,7 @@ class Nadam(Rule):
         return s.replace(
             momentum=momentum(t),
             next_momentum=momentum(t + 1),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+            correction_2=bias_correction(s.one_minus_beta_2, t),
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -75,5 +75,5 @@ class Nadam(Rule):
         product = product * s.momentum
         ahead = s.next_momentum / (1 - product * s.next_momentum) * m
         here = (1 - s.momentum) / ops.maximum(1 - product, 1e-30) * g  # frozen before the first update: 0 g / 0
-        u = (ahead + here) / (ops.sqrt(v / s.correction_2) + s.epsilon)
+        u = (ahead + here) / (ops.sqrt(v * s.correction_2) + s.epsilon)
         return decoupled(u, p, s), (m, v, product)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from keras import ops
 
-from capibara_keras.rules.base import Rule, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["NadamW"]
@@ -44,14 +44,14 @@ class NadamW(Rule):
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         s = super().prepare(s, t)
         return s.replace(
-            ahead=s.beta_1 / complement_of_power(s.one_minus_beta_1, t + 1),
-            here=s.one_minus_beta_1 / complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+            ahead=s.beta_1 * bias_correction(s.one_minus_beta_1, t + 1),
+            here=s.one_minus_beta_1 * bias_correction(s.one_minus_beta_1, t),
+            correction_2=bias_correction(s.one_minus_beta_2, t),
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v = slots
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
-        u = (s.ahead * m + s.here * g) / (ops.sqrt(v / s.correction_2) + s.epsilon)
+        u = (s.ahead * m + s.here * g) / (ops.sqrt(v * s.correction_2) + s.epsilon)
         return decoupled(u, p, s), (m, v)

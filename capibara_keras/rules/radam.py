@@ -8,7 +8,7 @@ from typing import ClassVar
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Rule, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["RAdam"]
@@ -56,8 +56,8 @@ class RAdam(Rule):
         rho = ops.where(trusted, rho, most)
         rectifier = ops.sqrt((rho - 4) / (most - 4) * (rho - 2) / (most - 2) * most / rho)
         return s.replace(
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+            correction_1=bias_correction(s.one_minus_beta_1, t),
+            correction_2=bias_correction(s.one_minus_beta_2, t),
             rectifier=ops.where(trusted, rectifier, ops.zeros_like(rho)),
             plain=ops.where(trusted, ops.zeros_like(rho), ops.ones_like(rho)),
         )
@@ -66,7 +66,7 @@ class RAdam(Rule):
         m, v = slots
         m = s.beta_1 * m + s.one_minus_beta_1 * g
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
-        u = m / s.correction_1 * (s.rectifier / (ops.sqrt(v / s.correction_2) + s.epsilon) + s.plain)
+        u = m * s.correction_1 * (s.rectifier / (ops.sqrt(v * s.correction_2) + s.epsilon) + s.plain)
         return decoupled(u, p, s), (m, v)
 
 

@@ -23,7 +23,7 @@ from tests.rules.transcriptions import TRANSCRIPTIONS
 from tests.subprocess_runner import run
 
 LIMIT = 1e-6
-REPORTS = ("counters", "statistics", "gradient_norms")
+REPORTS = ("counters", "statistics", "variable_norms")
 
 each_case = pytest.mark.parametrize("case", cases.CASES)
 each_rule = pytest.mark.parametrize("rule", RULES)

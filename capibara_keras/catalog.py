@@ -62,11 +62,15 @@ def state_bytes(rule: UpdateRule, shape: tuple[int, ...], dtype: str = "float32"
     """Bytes of a rule's state for one variable.
 
     Args:
-        dtype: of the update: float32, or float64 for a float64 variable.
+        dtype: of the variable.
 
     >>> from capibara_keras.rules import Lion
     >>> state_bytes(Lion(), (10, 10))
     400
     """
-    slots = rule.slots_for(shape)
-    return sum(math.prod(shape if s.shape is None else s.shape) * BYTES[s.dtype or dtype] for s in slots)
+    slots = rule.slots_for(shape, dtype)
+    return sum(
+        math.prod(shape if s.shape is None else s.shape)
+        * BYTES[s.dtype or ("float64" if dtype == "float64" else "float32")]
+        for s in slots
+    )

@@ -30,8 +30,9 @@ from capibara_keras.planning import group_numbers, make_plan
 from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.readings import RecentUpdates
 from capibara_keras.records import StepRecord
+from capibara_keras.rules import UpdateRule, Wrapper
 from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
-from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
+from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype, slots_of
 from capibara_keras.types import Scalar, Tensor, Variable
 
 __all__ = ["Core"]
@@ -140,11 +141,11 @@ class Core(keras.optimizers.Optimizer):
         self._change(dataclasses.replace(self._config, schedule=plan, use_scheduler=True))
 
     def _refuse_change_of_state(self, old: OptimizerConfig, new: OptimizerConfig) -> None:
-        paths, shapes = [row.path for row in self._rows], [tuple(v.shape) for v in self._trainable_variables]
+        paths, variables = [row.path for row in self._rows], self._trainable_variables
 
         def kept(settings: OptimizerConfig) -> dict[str, Any]:
             rules = [settings.parts[number].rule for number in group_numbers(settings, paths)]
-            slots = [(rule.family, rule.slots_for(shape)) for rule, shape in zip(rules, shapes, strict=True)]
+            slots = [(rule.family, slots_of(rule, v)) for rule, v in zip(rules, variables, strict=True)]
             names = [" ".join([family, *(slot.name for slot in own)]) for family, own in slots]
             return {
                 "algorithm and state": list(dict.fromkeys(names)),
@@ -562,14 +563,14 @@ class Core(keras.optimizers.Optimizer):
         key = (self.loss_scale_factor, self._arrives_divided)
         if key not in self._plans:
             settings, scheduled = self._config, not isinstance(self._learning_rate, keras.Variable)
-            independent = settings.weight_decay_mode == "independent"
+            relative = settings.weight_decay_mode in ("independent", "corrected")
             self._plans[key] = make_plan(
                 settings,
                 self._trainable_variables,
                 self._rows,
                 decays=[self._use_weight_decay(v) for v in self._trainable_variables],
                 schedule=self._scheduled if scheduled else None,
-                peak=(independent and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
+                peak=(relative and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
                 or 1.0,  # of a rate that is 0 until it is assigned, the peak is not known
                 loss_scale=self.loss_scale_factor,
                 divided=self._arrives_divided,
@@ -760,15 +761,20 @@ def _same(stored: float, configured: Any) -> bool:
     return not callable(configured) and stored in (configured, float(np.float32(configured)))
 
 
+def _form(rule: UpdateRule) -> Any:
+    """A rule without its numbers."""
+    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    inner = _form(values.pop("rule")) if isinstance(rule, Wrapper) else None
+    return type(rule), inner, {k: v for k, v in values.items() if not isinstance(v, float)}
+
+
 def _static(configuration: OptimizerConfig) -> Any:
     """What a compiled step depends on: all but the numbers in the packed hyperparameters."""
-    parts = [
-        (type(p.rule), {k: v for k, v in dataclasses.asdict(p.rule).items() if not isinstance(v, float)})
-        for p in configuration.parts
-    ]
+    parts = [_form(p.rule) for p in configuration.parts]
     clips = [(type(p.clip), getattr(p.clip, "history_length", 0)) for p in configuration.parts]
     packed = {
         "ema_momentum",
+        "lookahead_alpha",
         "weight_decay",
         "gradient_accumulation_steps",
         "clip_method",

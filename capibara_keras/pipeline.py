@@ -376,9 +376,7 @@ def _decided(plan: Plan, index: Sequence[int], rest: State, norms: Tensor, sched
     rate = _rate(plan, rest, schedule_step)
     averaging, overwrites = _averaging(plan, rest, ok)
     scalars = _prepared_scalars(plan, rest, rate, ok)
-    return Decision(
-        ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes
-    )
+    return Decision(ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes)
 
 
 def _spiked(plan: Plan, rest: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:
@@ -480,7 +478,8 @@ def _prepared_scalars(plan: Plan, rest: State, rate: Scalar, ok: Scalar) -> dict
         rule, s = plan.groups[number].rule, _hyperparameters(plan, rest, number)
         decay = getattr(s, "weight_decay", None)
         if decay is not None:
-            modes = {"decoupled": rate, "independent": rate / plan.peak, "l2": None}
+            relative = rate / plan.peak
+            modes = {"decoupled": rate, "independent": relative, "corrected": rate * relative, "l2": None}
             factor = modes[plan.weight_decay_mode]
             decay = None if factor is None else factor * decay
         s = rule.prepare(s.replace(rate=rate, decay=decay), ops.cast(rest.updates + (1 - joined), plan.dtype))

@@ -41,7 +41,7 @@ def make_plan(
         rows: their state.
         decays: whether weight decay acts on each.
         schedule: `step -> rate`, or `None` for a rate that is a variable.
-        peak: of the schedule, for independent weight decay.
+        peak: of the schedule, for independent and corrected weight decay.
         loss_scale: what the loss was multiplied by.
         divided: whether the loss arrives divided by the number of micro-batches.
         model: tells the layers, for depths and unit-wise clipping; may be `None`.

@@ -12,9 +12,10 @@ from keras import ops
 from capibara_keras import backend, pipeline
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import State
+from capibara_keras.rules import Slot, UpdateRule
 from capibara_keras.types import Tensor, Variable
 
-__all__ = ["Row", "StateVariables", "compute_dtype", "overwrites", "path_of"]
+__all__ = ["Row", "StateVariables", "compute_dtype", "overwrites", "path_of", "slots_of"]
 
 
 class Row(NamedTuple):
@@ -169,7 +170,7 @@ class StateVariables:
                 if overwrites(variable)
                 else {
                     slot.name: self._like(variable, slot.name, slot.shape, slot.dtype, slot.initializer)
-                    for slot in configuration.parts[group].rule.slots_for(tuple(variable.shape))
+                    for slot in slots_of(configuration.parts[group].rule, variable)
                 }
             )
             average = self._like(variable, "average") if configuration.use_ema and not overwrites(variable) else None
@@ -265,6 +266,11 @@ class StateVariables:
 def path_of(variable: Variable) -> str:
     """The path of a Keras variable, or the name of a native one."""
     return str(getattr(variable, "path", None) or variable.name.split(":")[0])
+
+
+def slots_of(rule: UpdateRule, variable: Variable) -> tuple[Slot, ...]:
+    """What a rule keeps for a variable."""
+    return rule.slots_for(tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
 
 
 def compute_dtype(variable: Variable) -> str:

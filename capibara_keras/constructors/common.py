@@ -23,21 +23,27 @@ class CommonOptions(TypedDict, total=False):
 
     accumulator: bool
     adaptive_clipping: dict[str, Any]
+    cautious: bool
     clip_coeff: float
     clip_method: str
     clip_output_layer: bool
     clip_value: float
     defer_clip_until_accumulation: bool
     differential_learning_rates: dict[str, float]
+    gradient_centralization: bool
     groups: list[Any]
+    kahan_summation: bool
     layer_depths: dict[str, int]
     layer_wise_lr_decay: float
+    lookahead_alpha: float
+    lookahead_steps: int
     loss_divided: bool
     normalize_gradients: bool
     per_parameter_clipping: bool
     remainder: str
     shard_state: bool
     skip_spikes: float
+    state_precision: str
     sync_batchnorm: bool
     weight_decay_mode: str
     weight_decay_exclude: list[str]

@@ -18,17 +18,22 @@ from capibara_keras.rules.ftrl import Ftrl
 from capibara_keras.rules.lamb import Lamb
 from capibara_keras.rules.lars import Lars
 from capibara_keras.rules.lion import Lion
+from capibara_keras.rules.modifiers import STATE_PRECISIONS, modified
 from capibara_keras.rules.nadam import Nadam
 from capibara_keras.rules.nadamw import NadamW
 from capibara_keras.rules.radam import RAdam
 from capibara_keras.rules.rmsprop import RMSprop
 from capibara_keras.rules.sgd import SGD
+from capibara_keras.rules.wrapper import Wrapper
 
 __all__ = [
     "RULES",
+    "STATE_PRECISIONS",
     "Rule",
     "Slot",
     "UpdateRule",
+    "Wrapper",
+    "modified",
     "Adadelta",
     "Adafactor",
     "Adagrad",

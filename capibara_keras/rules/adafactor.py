@@ -70,7 +70,7 @@ class Adafactor(Rule):
             return None
         return order[-2], order[-1]
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         axes = self.axes(shape)
         if axes is None:
             return (Slot("v"),)

@@ -42,7 +42,7 @@ class Adagrad(Rule):
         super().__post_init__()
         errors.number("initial_accumulator_value", self.initial_accumulator_value, 0)
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return (Slot("accumulator_of_squares", initializer=float(self.initial_accumulator_value)),)
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -52,7 +52,7 @@ class Adam(Rule):
         errors.boolean("amsgrad", self.amsgrad)
         errors.boolean("correct_bias", self.correct_bias)
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         names = ("m", "v", "v_max") if self.amsgrad else ("m", "v")
         return tuple(Slot(name) for name in names)
 

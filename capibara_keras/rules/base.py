@@ -56,16 +56,28 @@ class UpdateRule(Protocol):
         default_weight_decay: the decay of the class of that name where the user names none.
         paper: where the algorithm comes from.
         use: when to choose it, in a sentence.
+        gathered: slots that are scalars, which `prepare` finds in `s` as vectors over all variables of the group.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    family: ClassVar[str]
-    default_learning_rate: ClassVar[float]
-    paper: ClassVar[str]
-    use: ClassVar[str]
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
-        """State for a variable of this shape, in the order in which `update` takes and returns it."""
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def default_learning_rate(self) -> float: ...
+
+    @property
+    def paper(self) -> str: ...
+
+    @property
+    def use(self) -> str: ...
+
+    @property
+    def gathered(self) -> tuple[str, ...]: ...
+
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
+        """State for a variable of this shape and dtype, in the order in which `update` takes and returns it."""
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -101,6 +113,7 @@ class Rule:
     state: ClassVar[tuple[str, ...]] = ()
     betas: ClassVar[tuple[str, ...]] = ()
     numbers: ClassVar[tuple[str, ...]] = ()
+    gathered: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in self.betas:
@@ -108,7 +121,7 @@ class Rule:
         if "epsilon" in self.numbers:  # smaller is zero in float32: 0/0 where no gradient came
             errors.number("epsilon", getattr(self, "epsilon"), 1e-30)  # noqa: B009
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return tuple(Slot(name) for name in self.state)
 
     @property

@@ -59,7 +59,7 @@ class Ftrl(Rule):
         for name in ("initial_accumulator_value", *self.numbers[1:]):
             errors.number(name, getattr(self, name), 0)
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return Slot("n", initializer=float(self.initial_accumulator_value)), Slot("z")
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -49,7 +49,7 @@ class Nadam(Rule):
         super().__post_init__()
         errors.number("momentum_decay", self.momentum_decay, 0, open_low=True)
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return Slot("m"), Slot("v"), Slot("momentum_product", shape=(), initializer=1.0)
 
     @property

@@ -51,7 +51,7 @@ class RMSprop(Rule):
         errors.number("momentum", self.momentum, 0, 1, open_high=True)
         errors.boolean("centered", self.centered)
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         names = ["v"] + ["mean"] * self.centered + ["momentum"] * (self.momentum > 0)
         return tuple(Slot(name) for name in names)
 

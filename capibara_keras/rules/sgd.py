@@ -51,7 +51,7 @@ class SGD(Rule):
                 "SGD: nesterov together with dampening, which torch refuses; u = g + momentum b is used", stacklevel=2
             )
 
-    def slots_for(self, shape: Shape) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return (Slot("momentum"),) if self.momentum else ()
 
     @property

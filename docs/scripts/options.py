@@ -29,6 +29,8 @@ TOPICS = {
     "Accumulation and bad gradients": (*config.ACCUMULATION, "accumulator", "loss_scale_factor"),
     "Average of the weights": ("use_ema", "ema_momentum", "ema_overwrite_frequency"),
     "Groups": ("layer_wise_lr_decay", "layer_depths", "differential_learning_rates", "groups"),
+    "Modifiers": ("cautious", "gradient_centralization", "lookahead_steps", "lookahead_alpha"),
+    "Precision": ("state_precision", "kahan_summation"),
     "Everything else": (
         "algorithm",
         "name",
@@ -126,6 +128,9 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "skip_spikes": ({"skip_spikes": 4.0}, 5.0),
     "gradient_accumulation_steps": ({"gradient_accumulation_steps": 2}, 3),
     "nonfinite": ({}, "propagate"),
+    "state_precision": ({}, "bfloat16"),
+    "lookahead_steps": ({}, 5),
+    "lookahead_alpha": ({"lookahead_steps": 5}, 0.25),
     "remainder": ({}, "carry"),
     "loss_scale_factor": ({}, 2.0),
     "use_ema": ({}, True),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from keras import ops
 
 import capibara_keras as ck
-from tests.rules.transcriptions import TRANSCRIPTIONS
+from capibara_keras.config import MODIFIERS
+from tests.rules.transcriptions import TRANSCRIPTIONS, modified
 
 DATA = json.loads((Path(__file__).parents[1] / "data" / "optimizers.json").read_text())
 OPTAX, TORCH, _ = [key for key in DATA if key != "problem"]
@@ -50,6 +52,10 @@ CASES: dict[str, dict[str, Any]] = {
     "adan": {"weight_decay": 0.1},
     "ademamix": {},
     "ademamix, horizon": {"horizon": 4, "weight_decay": 0.1},
+    "adamw, cautious": {"weight_decay": 0.1, "cautious": True},
+    "lion, cautious": {"cautious": True},
+    "sgd, centralized": {"momentum": 0.9, "gradient_centralization": True},
+    "adam, lookahead": {"lookahead_steps": 2, "lookahead_alpha": 0.6, "weight_decay": 0.1},
     "adafactor": {"min_dim_size_to_factor": SMALL},
     "adafactor, whole": {"relative_step": False, "scale_parameter": False, "weight_decay": 0.1},
 }
@@ -59,6 +65,7 @@ PUBLISHED = {
     "nadam": (TORCH, "NAdam"),
     "nadamw": (OPTAX, "nadamw wd.1"),
     "lion": (OPTAX, "lion wd.1"),
+    "lion, cautious": (TORCH, "po.Lion cautious"),
     "lamb": (OPTAX, "lamb wd.1"),
     "lars": (OPTAX, "lars wd.1"),
     "adopt": (OPTAX, "adopt"),
@@ -97,10 +104,16 @@ def expected(case: str, grads: list[list[np.ndarray]]) -> list[np.ndarray]:
     """By the transcription, in float64."""
     options = dict(CASES[case])
     decay = options.pop("weight_decay", 0.0)
-    return [
-        TRANSCRIPTIONS[algorithm(case)](w, [g[i] for g in grads], RATE, decay, **options)
-        for i, w in enumerate(weights())
-    ]
+    modifiers = {name: options.pop(name) for name in list(options) if name in MODIFIERS}
+    results = []
+    for i, w in enumerate(weights()):
+        own = [g[i] for g in grads]
+        if modifiers:
+            train = partial(TRANSCRIPTIONS[algorithm(case)], np.zeros_like(w), rate=RATE, **options)
+            results.append(modified(train, w, own, RATE * decay, **modifiers))
+        else:
+            results.append(TRANSCRIPTIONS[algorithm(case)](w, own, RATE, decay, **options))
+    return results
 
 
 class Run:

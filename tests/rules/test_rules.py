@@ -15,6 +15,7 @@ import pytest
 from keras import ops
 
 import capibara_keras as ck
+from capibara_keras.config import parse
 from capibara_keras.rules import RULES
 from capibara_keras.rules.radam import effective_samples
 from capibara_keras.types import Scalars
@@ -168,7 +169,7 @@ def test_neutral_scalars_freeze(case: str, decays: bool) -> None:
 
 
 def rule_of(case: str) -> Any:
-    return RULES[cases.algorithm(case)](**{k: v for k, v in cases.CASES[case].items() if k != "weight_decay"})
+    return parse({"algorithm": cases.algorithm(case), **cases.CASES[case]}).parts[0].rule
 
 
 def has(s: Scalars, name: str) -> bool:

@@ -31,10 +31,42 @@ def steps(gradients: Gradients) -> zip:
     return zip(range(1, len(gradients) + 1), gradients, strict=True)
 
 
+def modified(
+    train: Callable[..., Array],
+    w: Array,
+    gradients: Gradients,
+    decay: float,
+    cautious: bool = False,
+    gradient_centralization: bool = False,
+    lookahead_steps: int | None = None,
+    lookahead_alpha: float = 0.5,
+) -> Array:
+    """An algorithm with modifiers, whose steps do not depend on the weights.
+
+    Args:
+        train: its sum of steps for some gradients.
+        decay: per update.
+    """
+    slow = w
+    if gradient_centralization and w.ndim > 1:
+        gradients = [g - g.mean(axis=tuple(range(w.ndim - 1)), keepdims=True) for g in gradients]
+    for t, g in steps(gradients):
+        step = train(gradients=gradients[:t]) - train(gradients=gradients[: t - 1])
+        if cautious:
+            mask = step * g < 0
+            step = step * mask * w.size / (mask.sum() + 1)
+        w = w + step - decay * w
+        if lookahead_steps and t % lookahead_steps == 0:
+            w = slow = slow + lookahead_alpha * (w - slow)
+    return w
+
+
 @of("sgd")
-def sgd(w, gradients, rate, decay=0.0):
+def sgd(w, gradients, rate, decay=0.0, momentum=0.0):
+    b = np.zeros_like(w)
     for _, g in steps(gradients):
-        w = w - rate * (g + decay * w)
+        b = momentum * b + g
+        w = w - rate * (b + decay * w)
     return w
 
 

@@ -213,10 +213,16 @@ class OptimizerConfig:
         """Group 0, for all variables that no other one claims, and the groups."""
         modifiers = {name: getattr(self, name) for name in MODIFIERS}
         parts = [_part(modified(self.rule, **modifiers), self.clip, self.weight_decay)]
-        for group in self.groups:
+        for group in self.all_groups:
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
             parts.append(_part(modified(group.rule or self.rule, **modifiers), group.clip, decay))
         return tuple(parts)
+
+    @property
+    def all_groups(self) -> tuple[Group, ...]:
+        """The groups, and behind them the one that the algorithm leaves to another."""
+        companion = self.rule.companion
+        return self.groups if companion is None else (*self.groups, Group(companion[0], rule=companion[1]))
 
     @property
     def shared(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ import keras
 
 from capibara_keras.constructors.common import KerasOptions, Named, arguments
 
-__all__ = ["Adan", "AdEMAMix", "Adopt"]
+__all__ = ["Adan", "AdEMAMix", "Adopt", "Mars"]
 
 
 @keras.saving.register_keras_serializable(package="capibara_keras")
@@ -122,3 +122,40 @@ class AdEMAMix(Named):
         **options: Unpack[KerasOptions],
     ) -> None:
         super().__init__("ademamix", **arguments(AdEMAMix, locals()))
+
+
+@keras.saving.register_keras_serializable(package="capibara_keras")
+class Mars(Named):
+    """MARS (Yuan et al. 2024): AdamW on a gradient with reduced variance.
+
+        c = g + gamma beta_1 / (1 - beta_1) (g - last g), at most of norm 1;  Adam with c in the place of g
+
+    Args:
+        learning_rate: number, schedule, or callable without arguments.
+        beta_1, beta_2: decay rates of the moments, in [0, 1).
+        gamma: share of the correction, ≥ 0.
+        epsilon: > 0, outside the square root, after bias correction.
+        weight_decay: `None`, or the decay rate; decoupled unless `weight_decay_mode` says otherwise.
+        **options: see `KerasOptions` and `CommonOptions`.
+
+    Raises:
+        ConfigError: a bad option.
+
+    >>> import capibara_keras as ck, keras
+    >>> w = keras.Variable([1.0])
+    >>> ck.Mars(learning_rate=0.1).apply([keras.ops.array([2.0])], [w])
+    >>> print(round(float(w[0]), 5))
+    0.9
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.003,
+        beta_1: float = 0.95,
+        beta_2: float = 0.99,
+        gamma: float = 0.025,
+        epsilon: float = 1e-8,
+        weight_decay: float | None = None,
+        **options: Unpack[KerasOptions],
+    ) -> None:
+        super().__init__("mars", **arguments(Mars, locals()))

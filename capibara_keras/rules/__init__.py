@@ -17,12 +17,17 @@ from capibara_keras.rules.base import Rule, Slot, UpdateRule
 from capibara_keras.rules.ftrl import Ftrl
 from capibara_keras.rules.lamb import Lamb
 from capibara_keras.rules.lars import Lars
+from capibara_keras.rules.lazyadam import LazyAdam
 from capibara_keras.rules.lion import Lion
+from capibara_keras.rules.mars import Mars
 from capibara_keras.rules.modifiers import STATE_PRECISIONS, modified
+from capibara_keras.rules.muon import Muon
 from capibara_keras.rules.nadam import Nadam
 from capibara_keras.rules.nadamw import NadamW
+from capibara_keras.rules.prodigy import Prodigy
 from capibara_keras.rules.radam import RAdam
 from capibara_keras.rules.rmsprop import RMSprop
+from capibara_keras.rules.schedulefree import ScheduleFreeAdamW, ScheduleFreeSGD
 from capibara_keras.rules.sgd import SGD
 from capibara_keras.rules.wrapper import Wrapper
 
@@ -52,6 +57,12 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "SGD",
+    "Muon",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "Prodigy",
+    "Mars",
+    "LazyAdam",
 ]
 
 RULES: dict[str, type[Any]] = {
@@ -75,6 +86,12 @@ RULES: dict[str, type[Any]] = {
         Adan,
         AdEMAMix,
         Adafactor,
+        Muon,
+        ScheduleFreeAdamW,
+        ScheduleFreeSGD,
+        Prodigy,
+        Mars,
+        LazyAdam,
     )
 }
 """`algorithm=` of `Optimizer` -> its rule. A new algorithm is a file and a row."""

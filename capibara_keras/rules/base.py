@@ -36,6 +36,7 @@ class Slot:
         shape: `None` for the parameter's own shape.
         dtype: `None` for the parameter's dtype, but at least float32.
         initializer: a number, or the name of a Keras initializer.
+        moment: False for weights, which may not be kept in fewer bits.
 
     >>> Slot("m").initializer
     'zeros'
@@ -45,6 +46,7 @@ class Slot:
     shape: Shape | None = None
     dtype: str | None = None
     initializer: str | float = "zeros"
+    moment: bool = True
 
 
 class UpdateRule(Protocol):
@@ -57,6 +59,8 @@ class UpdateRule(Protocol):
         paper: where the algorithm comes from.
         use: when to choose it, in a sentence.
         gathered: slots that are scalars, which `prepare` finds in `s` as vectors over all variables of the group.
+        companion: a pattern of paths, and the rule for the variables that it matches; `None` for none.
+        two_points: whether the point to be evaluated is another than that in which gradients are taken.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -75,6 +79,12 @@ class UpdateRule(Protocol):
 
     @property
     def gathered(self) -> tuple[str, ...]: ...
+
+    @property
+    def companion(self) -> tuple[str, UpdateRule] | None: ...
+
+    @property
+    def two_points(self) -> bool: ...
 
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         """State for a variable of this shape and dtype, in the order in which `update` takes and returns it."""
@@ -96,6 +106,12 @@ class UpdateRule(Protocol):
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The change of parameter `p` for gradient `g` (decay included), and the new slots."""
 
+    def evaluation(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        """The point to be evaluated, from the one in which gradients are taken."""
+
+    def training(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        """The inverse of `evaluation`."""
+
 
 class Rule:
     """What rules have in common: a subclass names its state and its numbers, and this checks and packs them.
@@ -114,12 +130,17 @@ class Rule:
     betas: ClassVar[tuple[str, ...]] = ()
     numbers: ClassVar[tuple[str, ...]] = ()
     gathered: ClassVar[tuple[str, ...]] = ()
+    two_points: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in self.betas:
             errors.number(name, getattr(self, name), 0, 1, open_high=True)
         if "epsilon" in self.numbers:  # smaller is zero in float32: 0/0 where no gradient came
             errors.number("epsilon", getattr(self, "epsilon"), 1e-30)  # noqa: B009
+
+    @property
+    def companion(self) -> tuple[str, UpdateRule] | None:
+        return None
 
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return tuple(Slot(name) for name in self.state)
@@ -140,6 +161,12 @@ class Rule:
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         betas = {name: 1 - getattr(s, f"one_minus_{name}") for name in self.betas}
         return s.replace(fresh=ops.ones_like(t), **betas)
+
+    def evaluation(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        return p
+
+    def training(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        return p
 
 
 def decoupled(u: Tensor, p: Tensor, s: Scalars) -> Tensor:

@@ -42,7 +42,7 @@ class HalfState(Wrapper):
 
 
 def _is_moment(slot: Slot) -> bool:
-    return slot.shape is None and slot.dtype is None
+    return slot.moment and slot.shape is None and slot.dtype is None
 
 
 def _stored(x: Tensor, time: Scalar, stream: int) -> Tensor:

@@ -36,7 +36,7 @@ class Lookahead(Wrapper):
         return super().neutral | {"first": 0, "syncs": 0, "lookahead_alpha": 0}
 
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
-        return *self.rule.slots_for(shape, dtype), Slot("slow_weights")
+        return *self.rule.slots_for(shape, dtype), Slot("slow_weights", moment=False)
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         syncs = ops.cast(t % self.steps == 0, t.dtype)

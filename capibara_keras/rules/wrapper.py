@@ -43,6 +43,14 @@ class Wrapper:
         return self.rule.gathered
 
     @property
+    def two_points(self) -> bool:
+        return self.rule.two_points
+
+    @property
+    def companion(self) -> tuple[str, UpdateRule] | None:
+        return self.rule.companion
+
+    @property
     def hyperparameters(self) -> dict[str, float]:
         return self.rule.hyperparameters
 
@@ -58,3 +66,9 @@ class Wrapper:
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.rule.update(g, p, slots, s)
+
+    def evaluation(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        return self.rule.evaluation(p, slots)
+
+    def training(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
+        return self.rule.training(p, slots)

@@ -45,6 +45,9 @@ TOPICS = {
 }
 
 MEANING = {
+    "lookahead_steps": "go back part of the way every so many updates; nothing for never.",
+    "lookahead_alpha": "the part of the way that is kept, in (0, 1].",
+    "split": "orthogonalise so many equal parts of the last axis each by itself.",
     "use_scheduler": "False keeps the schedule's options but does not use them.",
     "weight_decay": "the decay rate; nothing for none.",
     "differential_learning_rates": "pattern → multiplier of the rate.",
@@ -128,6 +131,9 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "skip_spikes": ({"skip_spikes": 4.0}, 5.0),
     "gradient_accumulation_steps": ({"gradient_accumulation_steps": 2}, 3),
     "nonfinite": ({}, "propagate"),
+    "adjust_rate": ({}, "original"),
+    "newton_schulz_steps": ({}, 6),
+    "split": ({}, 2),
     "state_precision": ({}, "bfloat16"),
     "lookahead_steps": ({}, 5),
     "lookahead_alpha": ({"lookahead_steps": 5}, 0.25),
@@ -161,6 +167,8 @@ ELSEWHERE = {
     "learning_rate": "number: yes",
     "use_scheduler": "new trace",
     "weight_decay_exclude": "no",
+    "adam_pattern": "no, where it changes the algorithm of a variable",
+    "kahan_summation": "no, where there are bfloat16 variables",
 }
 
 INTRODUCTION = """\

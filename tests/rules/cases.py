@@ -1,11 +1,13 @@
 """Every algorithm with the options that change its path, on two variables, for tests on any backend.
 
-python tests/rules/cases.py     prints {case: weights after windows with clipping}
+python tests/rules/cases.py             prints {case: weights after windows with clipping}
+python tests/rules/cases.py replicas    the same on two replicas of TensorFlow, with half of each gradient on each
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -56,10 +58,20 @@ CASES: dict[str, dict[str, Any]] = {
     "lion, cautious": {"cautious": True},
     "sgd, centralized": {"momentum": 0.9, "gradient_centralization": True},
     "adam, lookahead": {"lookahead_steps": 2, "lookahead_alpha": 0.6, "weight_decay": 0.1},
+    "mars": {"weight_decay": 0.1, "gamma": 0.3},
+    "lazyadam": {"weight_decay": 0.1},
+    "prodigy": {"initial_distance": 0.1, "weight_decay": 0.1, "learning_rate": 0.5},
+    "muon": {"weight_decay": 0.1},
+    "muon, split": {"adjust_rate": "original", "split": 2, "nesterov": False},
+    "schedulefreeadamw": {"weight_decay": 0.1},
+    "schedulefreesgd": {"weight_decay": 0.1},
     "adafactor": {"min_dim_size_to_factor": SMALL},
     "adafactor, whole": {"relative_step": False, "scale_parameter": False, "weight_decay": 0.1},
 }
 """Name -> options; the algorithm is the name up to the comma."""
+
+TOGETHER = ("prodigy",)
+"""Algorithms that look at all variables at once."""
 
 PUBLISHED = {
     "nadam": (TORCH, "NAdam"),
@@ -103,16 +115,21 @@ def clipped_windows(count: int = 8) -> Iterator[list[np.ndarray]]:
 def expected(case: str, grads: list[list[np.ndarray]]) -> list[np.ndarray]:
     """By the transcription, in float64."""
     options = dict(CASES[case])
-    decay = options.pop("weight_decay", 0.0)
+    decay, rate = options.pop("weight_decay", 0.0), options.pop("learning_rate", RATE)
     modifiers = {name: options.pop(name) for name in list(options) if name in MODIFIERS}
+    if algorithm(case) in TOGETHER:
+        whole = [np.concatenate([x.ravel() for x in g]) for g in (weights(), *grads)]
+        end = TRANSCRIPTIONS[algorithm(case)](whole[0], whole[1:], rate, decay, **options)
+        sizes = np.cumsum([w.size for w in weights()])[:-1]
+        return [x.reshape(w.shape) for x, w in zip(np.split(end, sizes), weights(), strict=True)]
     results = []
     for i, w in enumerate(weights()):
         own = [g[i] for g in grads]
         if modifiers:
-            train = partial(TRANSCRIPTIONS[algorithm(case)], np.zeros_like(w), rate=RATE, **options)
-            results.append(modified(train, w, own, RATE * decay, **modifiers))
+            train = partial(TRANSCRIPTIONS[algorithm(case)], np.zeros_like(w), rate=rate, **options)
+            results.append(modified(train, w, own, rate * decay, **modifiers))
         else:
-            results.append(TRANSCRIPTIONS[algorithm(case)](w, own, RATE, decay, **options))
+            results.append(TRANSCRIPTIONS[algorithm(case)](w, own, rate, decay, **options))
     return results
 
 
@@ -123,7 +140,7 @@ class Run:
 
     def __init__(self, case: str, **options: Any) -> None:
         self.variables = [keras.Variable(w, name=f"w{i}", dtype="float32") for i, w in enumerate(weights())]
-        self.optimizer = ck.Optimizer(algorithm(case), learning_rate=RATE, **CASES[case], **options)
+        self.optimizer = ck.Optimizer(algorithm(case), **{"learning_rate": RATE} | CASES[case], **options)
 
     def apply(self, grads: list[np.ndarray]) -> None:
         self.optimizer.apply([ops.convert_to_tensor(g, "float32") for g in grads], self.variables)
@@ -149,5 +166,21 @@ def windows(case: str) -> Run:
     return run
 
 
-if __name__ == "__main__":
+def replicated(case: str) -> list[np.ndarray]:
+    """As `windows`, under a strategy."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        run = Run(case, global_clipnorm=CLIP, gradient_accumulation_steps=2)
+        run.optimizer.build(run.variables)
+    apply = tf.function(lambda *grads: strategy.run(run.optimizer.apply, args=(grads, run.variables)))
+    for grads in gradients(8):
+        apply(*[tf.constant(g / 2, tf.float32) for g in grads])
+    return run.values()
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["replicas"]:
+    print(json.dumps({case: [w.tolist() for w in replicated(case)] for case in CASES}))
+elif __name__ == "__main__":
     print(json.dumps({case: [w.tolist() for w in windows(case).values()] for case in CASES}))

@@ -305,3 +305,109 @@ def adafactor(
             step *= max(epsilon_2, np.sqrt(np.mean(w**2)))
         w = w - step * u - rate * decay * w
     return w
+
+
+@of("mars")
+def mars(w, gradients, rate, decay=0.0, beta_1=0.95, beta_2=0.99, gamma=0.025, epsilon=1e-8):
+    m = v = np.zeros_like(w)
+    last = gradients[0]
+    for t, g in steps(gradients):
+        c = g + gamma * beta_1 / (1 - beta_1) * (g - last)
+        c = c / max(1.0, np.sqrt(np.sum(c**2)))
+        m = beta_1 * m + (1 - beta_1) * c
+        v = beta_2 * v + (1 - beta_2) * c**2
+        w = w - rate * (m / (1 - beta_1**t) / (np.sqrt(v / (1 - beta_2**t)) + epsilon) + decay * w)
+        last = g
+    return w
+
+
+@of("lazyadam")
+def lazyadam(w, gradients, rate, decay=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    w, m, v = w.copy(), np.zeros_like(w), np.zeros_like(w)
+    for t, g in steps(gradients):
+        for i in range(len(w)):
+            if np.any(g[i] != 0):
+                m[i] = beta_1 * m[i] + (1 - beta_1) * g[i]
+                v[i] = beta_2 * v[i] + (1 - beta_2) * g[i] ** 2
+                u = m[i] / (1 - beta_1**t) / (np.sqrt(v[i] / (1 - beta_2**t)) + epsilon)
+                w[i] = w[i] - rate * (u + decay * w[i])
+    return w
+
+
+@of("prodigy")
+def prodigy(
+    w, gradients, rate, decay=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-8, initial_distance=1e-6, distance_factor=1.0
+):
+    start, d, r, beta_3 = w, initial_distance, 0.0, np.sqrt(beta_2)
+    m = v = s = np.zeros_like(w)
+    for _, g in steps(gradients):
+        m = beta_1 * m + (1 - beta_1) * d * g
+        v = beta_2 * v + (1 - beta_2) * d**2 * g**2
+        r = beta_3 * r + (1 - beta_3) * rate * d**2 * np.sum(g * (start - w))
+        s = beta_3 * s + (1 - beta_3) * rate * d**2 * g
+        w = w - rate * d * (m / (np.sqrt(v) + d * epsilon) + decay * w)
+        d = max(d, distance_factor * r / np.sum(np.abs(s)))
+    return w
+
+
+@of("muon")
+def muon(
+    w,
+    gradients,
+    rate,
+    decay=0.0,
+    momentum=0.95,
+    nesterov=True,
+    adjust_rate="match_rms_adamw",
+    split=1,
+    beta_1=0.9,
+    beta_2=0.95,
+    epsilon=1e-8,
+):
+    if w.ndim < 2:
+        return adam(w, gradients, rate, decay, beta_1, beta_2, epsilon)
+    b = np.zeros_like(w)
+    for _, g in steps(gradients):
+        b = momentum * b + (1 - momentum) * g
+        ahead = momentum * b + (1 - momentum) * g if nesterov else b
+        parts = []
+        for x in np.split(ahead, split, axis=1):
+            rows, columns = x.shape
+            scale = np.sqrt(max(1, columns / rows))
+            scale = 0.2 * np.sqrt(max(rows, columns)) if adjust_rate == "match_rms_adamw" else scale
+            x = x / np.sqrt(np.sum(x**2))
+            for _ in range(5):
+                square = x @ x.T
+                x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+            parts.append(scale * x)
+        w = w - rate * (np.concatenate(parts, axis=1) + decay * w)
+    return w
+
+
+@of("schedulefreeadamw")
+def schedulefreeadamw(w, gradients, rate, decay=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-8, evaluate=False):
+    x = z = w
+    v, total, largest = np.zeros_like(w), 0.0, 0.0
+    rates = np.broadcast_to(rate, len(gradients))
+    for t, g in steps(gradients):
+        y, rate = (1 - beta_1) * z + beta_1 * x, rates[t - 1]
+        v = beta_2 * v + (1 - beta_2) * g**2
+        z = z - rate * (g / (np.sqrt(v / (1 - beta_2**t)) + epsilon) + decay * y)
+        largest = max(largest, rate)
+        total += largest**2
+        x = x + largest**2 / total * (z - x)
+    return x if evaluate else (1 - beta_1) * z + beta_1 * x
+
+
+@of("schedulefreesgd")
+def schedulefreesgd(w, gradients, rate, decay=0.0, beta_1=0.9, evaluate=False):
+    x = z = w
+    total, largest = 0.0, 0.0
+    rates = np.broadcast_to(rate, len(gradients))
+    for t, g in steps(gradients):
+        y, rate = (1 - beta_1) * z + beta_1 * x, rates[t - 1]
+        z = z - rate * (g + decay * y)
+        largest = max(largest, rate)
+        total += largest**2
+        x = x + largest**2 / total * (z - x)
+    return x if evaluate else (1 - beta_1) * z + beta_1 * x

@@ -283,14 +283,15 @@ def update(
     shared |= {"decision": decision}
     items = _with_limits(plan, items, index, decision.limits)
 
-    def changed(measured: bool) -> tuple[list[Row], list[Tensor]]:
-        return run.each(partial(_changed, plan, measured), items, shared)
-
-    if measure or plan.statistics_every is None:
-        rows, numbers = changed(measure)
+    unknown = [ops.full((len(items),), float("nan"), plan.dtype)] * 2
+    if measure or plan.statistics_every is not None:
+        due = _attempts(state) % (1 if measure else plan.statistics_every) == 0
+        rows, numbers = run.each_measured(
+            partial(_changed, plan), items, shared, due, partial(_measured, plan), unknown
+        )
     else:
-        due = _attempts(state) % plan.statistics_every == 0
-        rows, numbers = run.choose(due, lambda: changed(True), lambda: changed(False))
+        rows, numbers = run.each(partial(_changed, plan), items, shared)
+        numbers = [*numbers, *unknown]
 
     # Statistics
     recorded = run.once(partial(_recorded, plan, index), state.rest, decision, vector, numbers)
@@ -519,12 +520,9 @@ def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
     return s.replace(**{k: ops.where(go, getattr(s, k), ops.full_like(getattr(s, k), x)) for k, x in neutral.items()})
 
 
-def _changed(
-    plan: Plan, measure: bool, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any
-) -> tuple[Row, tuple[Scalar, Scalar, Scalar]]:
-    """The new row of a variable; whether its gradient was clipped, its norm and the norm of its change."""
+def _changed(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:
+    """The new row of a variable, and whether its gradient was clipped where norms do not tell."""
     v, old, decision, beyond = part.plan, row.param, shared["decision"], ops.zeros((), "bool")
-    delta = None
     if part.has_gradient:
         go = ops.logical_and(decision.ok, own["contributed"] > 0) if "contributed" in own else decision.ok
         if v.overwrite:
@@ -536,21 +534,25 @@ def _changed(
             g, beyond = _clip(plan, part, g, old, own, decision.limits)
             s = Scalars(**decision.scalars[_key(v.group, v.joined)])
             s = _frozen_unless(go, s, plan.groups[v.group].rule) if "contributed" in own else s
-            row, delta = _updated(plan, part, row, g, s, go)
+            row = _updated(plan, part, row, g, s, go)
     row = _averaged(part, row, decision)
     if shared["window"] and row.accumulator:
         row = row._replace(accumulator=[ops.zeros_like(row.accumulator[0])])
-    unknown = ops.full((), float("nan"), plan.dtype)
-    measured = (unknown, unknown)
-    if measure and not v.overwrite:
-        p_norm = ops.sqrt(backend.sum_of_squares(ops.cast(old, v.dtype)))
-        d_norm = ops.zeros_like(p_norm) if delta is None else ops.sqrt(backend.sum_of_squares(delta))
-        measured = (ops.cast(p_norm, plan.dtype), ops.cast(d_norm, plan.dtype))
-    return row, (ops.cast(beyond, plan.dtype), *measured)
+    return row, (ops.cast(beyond, plan.dtype),)
 
 
-def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar) -> tuple[Row, Tensor]:
-    """New value and slots, and how much the value changed. If this update is skipped, `s` is frozen already."""
+def _measured(plan: Plan, part: Part, old: Row, new: Row) -> tuple[Scalar, Scalar]:
+    """The norm of a variable, and of its change."""
+    if part.plan.overwrite:
+        unknown = ops.full((), float("nan"), plan.dtype)
+        return unknown, unknown
+    p, changed = (ops.cast(row.param, part.plan.dtype) for row in (old, new))
+    norms = [ops.sqrt(backend.sum_of_squares(x)) for x in (p, changed - p)]
+    return ops.cast(norms[0], plan.dtype), ops.cast(norms[1], plan.dtype)
+
+
+def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar) -> Row:
+    """New value and slots. If this update is skipped, `s` is frozen already."""
     v, old = part.plan, row.param
     rule, decays = plan.groups[v.group].rule, v.decays and hasattr(s, "weight_decay")
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
@@ -562,8 +564,7 @@ def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar
     new = ops.where(go, p + delta, p)  # a delta of 0 would make -0 a 0
     if v.constraint is not None:
         new = ops.where(go, v.constraint(new), p)
-        delta = new - p
-    return row._replace(param=ops.cast(new, old.dtype), slots=list(slots)), delta
+    return row._replace(param=ops.cast(new, old.dtype), slots=list(slots))
 
 
 def _averaging(plan: Plan, rest: State, ok: Scalar) -> tuple[dict[str, Scalar], Scalar | None]:
@@ -603,7 +604,7 @@ def _recorded(
 
     Args:
         norms: of the gradients at `index`.
-        numbers: what `_changed` returned, for all variables.
+        numbers: what `_changed` and `_measured` returned, for all variables.
     """
     beyond, parameter_norms, update_norms = numbers
     ok, clipped = decision.ok, ops.logical_or(decision.clipped, ops.any(beyond > 0))

@@ -41,8 +41,7 @@ class StepRecord(Record):
         gradient_norm: L2 norm over all variables, summed over replicas, averaged over micro-batches, before
             clipping.
         parameter_norm: L2 norm over all variables, before the update.
-        update_norm: L2 norm of the change of all variables: rate, clipping, decay and constraints included, an
-            EMA overwrite not.
+        update_norm: L2 norm of the change of all variables: rate, clipping, decay, constraints and rounding included.
         weight_decay_loss: ½ weight_decay Σ w² over the decayed variables, before the update.
         clip_threshold: the limit that was in force; with one per variable the lowest; `nan` without one.
         clipped: whether clipping changed the gradient.

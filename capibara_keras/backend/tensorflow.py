@@ -220,15 +220,21 @@ class Live:
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors) if self.whole else self.backend.traced(function, jit=self.jit)(*tensors)
 
-    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Tensor]]:
-        rows: list[Any] = []
+    def each_measured(
+        self, stage: Any, items: Sequence[Any], shared: Any, due: Scalar, measure: Any, unknown: list[Tensor]
+    ) -> tuple[list[Any], list[Tensor]]:
+        """Two kinds of code for all variables, of which one runs: the old values are gone once `each` is done."""
 
-        def numbers(branch: Callable[[], Any]) -> list[Tensor]:
-            rows[:], vectors = branch()
-            return vectors
+        def with_measure(what: Any, row: Any, own: Any, shared: Any) -> Any:
+            new, numbers = stage(what, row, own, shared)
+            return new, (*numbers, *measure(what, row, new))
 
-        vectors = self.tf.cond(first, lambda: numbers(one), lambda: numbers(other))
-        return rows, vectors
+        vectors = self.tf.cond(
+            due,
+            lambda: self.each(with_measure, items, shared)[1],
+            lambda: [*self.each(stage, items, shared)[1], *unknown],
+        )
+        return [item.row for item in items], vectors
 
 
 class Replicated:

@@ -1,0 +1,1 @@
+"""How fast an update is, beside others that do the same: `python -m benchmarks`."""

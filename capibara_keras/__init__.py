@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from capibara_keras import callbacks, rules, schedules
-from capibara_keras.algorithms import SGD, Adam, AdamW
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import Attach, ClippingStatistics, GradientAccumulationScheduler, LogStatistics
+from capibara_keras.catalog import AlgorithmDescription, algorithms
 from capibara_keras.config import OptimizerConfig
+from capibara_keras.constructors import (
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    AdEMAMix,
+    Adopt,
+    Ftrl,
+    Lamb,
+    Lars,
+    LazyAdam,
+    Lion,
+    Mars,
+    Muon,
+    Nadam,
+    NadamW,
+    Prodigy,
+    RAdam,
+    RMSprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+)
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError
 from capibara_keras.groups import Group
 from capibara_keras.optimizer import Optimizer
@@ -16,8 +42,30 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AdEMAMix",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "Adopt",
+    "Ftrl",
+    "Lamb",
+    "Lars",
+    "Lion",
+    "Nadam",
+    "NadamW",
+    "RAdam",
+    "RMSprop",
+    "LazyAdam",
+    "Mars",
+    "Muon",
+    "Prodigy",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "AlgorithmDescription",
     "Attach",
     "CapibaraError",
     "CheckpointError",
@@ -29,6 +77,7 @@ __all__ = [
     "Optimizer",
     "OptimizerConfig",
     "StepRecord",
+    "algorithms",
     "callbacks",
     "rules",
     "schedules",

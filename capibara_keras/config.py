@@ -14,7 +14,7 @@ import numpy as np
 from capibara_keras import clip, errors
 from capibara_keras.clip import ClipByGlobalNorm, ClipByNorm, ClipByValue, ClipPolicy, NoClip
 from capibara_keras.groups import Group, check_pattern
-from capibara_keras.rules import RULES, UpdateRule
+from capibara_keras.rules import RULES, STATE_PRECISIONS, UpdateRule, modified
 from capibara_keras.schedules import OPTION_NAMES as SCHEDULE_OPTIONS
 from capibara_keras.schedules import SchedulePlan
 
@@ -58,7 +58,17 @@ ACCUMULATION = (
 )
 """Options of `configure_gradient_accumulation`."""
 
-WEIGHT_DECAY_MODES = ("decoupled", "independent", "l2")
+MODIFIERS = (
+    "state_precision",
+    "kahan_summation",
+    "cautious",
+    "gradient_centralization",
+    "lookahead_steps",
+    "lookahead_alpha",
+)
+"""Options of `rules.modified`."""
+
+WEIGHT_DECAY_MODES = ("decoupled", "independent", "corrected", "l2")
 NONFINITE_POLICIES = ("skip", "drop_micro_batch", "raise", "propagate")
 REMAINDERS = ("flush", "carry")
 
@@ -82,7 +92,8 @@ class OptimizerConfig:
         use_scheduler: False keeps `schedule` but does not use it.
         weight_decay: `None` for none.
         weight_decay_mode: "decoupled" (rate · decay · w), "independent" (not scaled by the peak of the rate,
-            only by its schedule), or "l2" (added to the gradient).
+            only by its schedule), "corrected" (rate² / peak · decay · w: Defazio 2025, for weights under a
+            normalisation, whose gradients else grow at the end of training), or "l2" (added to the gradient).
         weight_decay_exclude: regular expressions, searched in variable paths.
         clip: the clip policy; `clipping` the options of `configure_gradient_clipping` it came from, if it did.
         skip_spikes: skip an update whose gradient norm is this many standard deviations above the mean of the
@@ -102,6 +113,12 @@ class OptimizerConfig:
             pattern, else they come from the paths.
         differential_learning_rates: pattern -> multiplier of the rate.
         groups: see `Group`.
+        state_precision: "float32"; "bfloat16" (stochastically rounded, half the bytes); "8bit" (a quarter; `adam`,
+            `adamw`, `lion`).
+        kahan_summation: bfloat16 variables keep what rounding takes off their updates, in 2 bytes per entry.
+        cautious: take only those entries of a step that descend along the present gradient.
+        gradient_centralization: take the mean of each output unit off the gradients of matrices and kernels.
+        lookahead_steps, lookahead_alpha: every so many updates, go back to this part of the way; `None` for never.
         maximize: ascend instead of descend; decay still shrinks the weights.
         foreach: variables share compiled steps; False: one per variable.
         statistics_every: measure the norms of parameters and of their change at every so many updates, for all
@@ -141,6 +158,12 @@ class OptimizerConfig:
     layer_depths: Mapping[str, int] | None = None
     differential_learning_rates: Mapping[str, float] | None = None
     groups: tuple[Group, ...] = ()
+    state_precision: str = "float32"
+    kahan_summation: bool = False
+    cautious: bool = False
+    gradient_centralization: bool = False
+    lookahead_steps: int | None = None
+    lookahead_alpha: float = 0.5
     maximize: bool = False
     foreach: bool = True
     statistics_every: int | None = None
@@ -163,6 +186,7 @@ class OptimizerConfig:
                 object.__setattr__(self, option.name, _CHECKS[option.name](option.name, value))
         steps = errors.integer("gradient_accumulation_steps", self.accumulation_steps, 1)
         object.__setattr__(self, "accumulation_steps", steps)
+        assert self.parts  # raises where a modifier does not suit a rule
         for group in self.groups:
             if group.clip is not None and group.clip.history_length:
                 raise errors.ConfigError(
@@ -187,11 +211,18 @@ class OptimizerConfig:
     @property
     def parts(self) -> tuple[Part, ...]:
         """Group 0, for all variables that no other one claims, and the groups."""
-        parts = [_part(self.rule, self.clip, self.weight_decay)]
-        for group in self.groups:
+        modifiers = {name: getattr(self, name) for name in MODIFIERS}
+        parts = [_part(modified(self.rule, **modifiers), self.clip, self.weight_decay)]
+        for group in self.all_groups:
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
-            parts.append(_part(group.rule or self.rule, group.clip, decay))
+            parts.append(_part(modified(group.rule or self.rule, **modifiers), group.clip, decay))
         return tuple(parts)
+
+    @property
+    def all_groups(self) -> tuple[Group, ...]:
+        """The groups, and behind them the one that the algorithm leaves to another."""
+        companion = self.rule.companion
+        return self.groups if companion is None else (*self.groups, Group(companion[0], rule=companion[1]))
 
     @property
     def shared(self) -> dict[str, float]:
@@ -265,6 +296,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "ema_momentum": lambda name, x: errors.number(name, x, 0, 1),
     "ema_overwrite_frequency": lambda name, x: errors.integer(name, x, 1),
     "statistics_every": lambda name, x: errors.integer(name, x, 1),
+    "state_precision": lambda name, x: errors.choice(name, x, tuple(STATE_PRECISIONS)),
+    "lookahead_steps": lambda name, x: errors.integer(name, x, 1),
+    "lookahead_alpha": lambda name, x: errors.number(name, x, 0, 1, open_low=True),
     "remainder": lambda name, x: errors.choice(name, x, REMAINDERS),
     "loss_scale_factor": lambda name, x: errors.number(name, x, 0, open_low=True),
     "nonfinite": lambda name, x: errors.choice(name, x, NONFINITE_POLICIES),
@@ -280,6 +314,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
         "loss_divided",
         "defer_clip_until_accumulation",
         "sync_batchnorm",
+        "kahan_summation",
+        "cautious",
+        "gradient_centralization",
         "maximize",
         "foreach",
         "differentiable",

@@ -30,8 +30,9 @@ from capibara_keras.planning import group_numbers, make_plan
 from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.readings import RecentUpdates
 from capibara_keras.records import StepRecord
+from capibara_keras.rules import UpdateRule, Wrapper
 from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
-from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
+from capibara_keras.state import Row, StateVariables, compute_dtype, path_of, scalar_dtype, slots_of
 from capibara_keras.types import Scalar, Tensor, Variable
 
 __all__ = ["Core"]
@@ -53,7 +54,7 @@ class Core(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
-        self._set(_warned=False)
+        self._set(_warned=False, _evaluating=None)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -140,14 +141,15 @@ class Core(keras.optimizers.Optimizer):
         self._change(dataclasses.replace(self._config, schedule=plan, use_scheduler=True))
 
     def _refuse_change_of_state(self, old: OptimizerConfig, new: OptimizerConfig) -> None:
-        paths = [row.path for row in self._rows]
+        paths, variables = [row.path for row in self._rows], self._trainable_variables
 
         def kept(settings: OptimizerConfig) -> dict[str, Any]:
             rules = [settings.parts[number].rule for number in group_numbers(settings, paths)]
-            slots = [(rule.family, *(slot.name for slot in rule.slots)) for rule in rules]
+            slots = [(rule.family, slots_of(rule, v)) for rule, v in zip(rules, variables, strict=True)]
+            names = [" ".join([family, *(slot.name for slot in own)]) for family, own in slots]
             return {
-                "algorithm and state": [" ".join(names) for names in dict.fromkeys(slots)] if slots else slots,
-                "state per variable": slots,
+                "algorithm and state": list(dict.fromkeys(names)),
+                **{f"state of {path}": own for path, own in zip(paths, slots, strict=True)},
                 "use_ema": settings.use_ema,
                 "shard_state": settings.shard_state,
             }
@@ -355,6 +357,8 @@ class Core(keras.optimizers.Optimizer):
         numbers = group_numbers(self._config, [path_of(v) for v in variables])
         with backend.scope(self):
             state = self._states.assemble(self._config, variables, numbers, rate)
+            if self._evaluating is None and any(part.rule.two_points for part in self._config.parts):
+                self._set(_evaluating=self.add_variable((), "zeros", "int32", name="evaluating"))
         if self.use_ema:
             self._set(_model_variables_moving_average=[row[0] if row else None for row in state.averages])
 
@@ -472,6 +476,7 @@ class Core(keras.optimizers.Optimizer):
         [0.5]
         """
         if self.built and self._state.window and self.pending_micro_batches:
+            self.training_mode()  # the gradients were taken there
             everything = frozenset(range(len(self._trainable_variables)))
             backend.flush(self._step(everything, False), self._cache, self._key())
 
@@ -489,6 +494,11 @@ class Core(keras.optimizers.Optimizer):
                     "or call `optimizer.build(variables)` first"
                 )
             variables = self._trainable_variables
+        if not backend.tracing(grads) and self._is_evaluating:
+            raise errors.ConfigError(
+                "apply: the variables hold the point to be evaluated; call `optimizer.training_mode()` before "
+                "gradients are taken, or give `fit` a callback of capibara_keras, which does"
+            )
         variables = list(variables)
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
             if backend.tracing(grads):  # the trace that is being made takes the place of the one before
@@ -561,14 +571,14 @@ class Core(keras.optimizers.Optimizer):
         key = (self.loss_scale_factor, self._arrives_divided)
         if key not in self._plans:
             settings, scheduled = self._config, not isinstance(self._learning_rate, keras.Variable)
-            independent = settings.weight_decay_mode == "independent"
+            relative = settings.weight_decay_mode in ("independent", "corrected")
             self._plans[key] = make_plan(
                 settings,
                 self._trainable_variables,
                 self._rows,
                 decays=[self._use_weight_decay(v) for v in self._trainable_variables],
                 schedule=self._scheduled if scheduled else None,
-                peak=(independent and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
+                peak=(relative and (peak_of(self._learning_rate) if scheduled else settings.learning_rate))
                 or 1.0,  # of a rate that is 0 until it is assigned, the peak is not known
                 loss_scale=self.loss_scale_factor,
                 divided=self._arrives_divided,
@@ -597,6 +607,48 @@ class Core(keras.optimizers.Optimizer):
                 row = self._state.averages[self._get_variable_index(variable)]
                 if row:
                     variable.assign(ops.cast(row[0], variable.dtype))
+
+    def evaluation_mode(self) -> None:
+        """Put the point to be evaluated and saved into the variables, where that is not the one in which gradients are
+        taken (Schedule-Free); nothing for other algorithms, or if it is there already.
+
+        The callbacks of this package do this at the end of an epoch, of `fit`, and before validation.
+
+        >>> import capibara_keras as ck, keras
+        >>> w, optimizer = keras.Variable([1.0]), ck.ScheduleFreeSGD(learning_rate=0.5)
+        >>> for g in (1.0, 1.0):
+        ...     optimizer.apply([keras.ops.array([g])], [w])
+        >>> optimizer.evaluation_mode()
+        >>> round(float(w[0]), 6)  # the mean of 0.5 and 0
+        0.25
+        """
+        self._move(True)
+
+    def training_mode(self) -> None:
+        """Put the point in which gradients are taken back into the variables; see `evaluation_mode`."""
+        self._move(False)
+
+    @property
+    def has_two_points(self) -> bool:
+        """Whether `evaluation_mode` does anything."""
+        return self._evaluating is not None
+
+    @property
+    def _is_evaluating(self) -> bool:
+        return self._evaluating is not None and int(ops.convert_to_numpy(self._evaluating)) == 1
+
+    def _move(self, evaluating: bool) -> None:
+        if self._evaluating is None or self._is_evaluating == evaluating:
+            return
+        updates, rows = int(ops.convert_to_numpy(self._iterations)), self._rows
+        numbers = group_numbers(self._config, [row.path for row in rows])
+        for v, row, number in zip(self._trainable_variables, rows, numbers, strict=True):
+            rule = self._config.parts[number].rule
+            if rule.two_points and row.slots and updates > row.joined:
+                slots = tuple(ops.convert_to_tensor(slot) for slot in row.slots.values())
+                p = ops.cast(v, compute_dtype(v))
+                v.assign(ops.cast(rule.evaluation(p, slots) if evaluating else rule.training(p, slots), v.dtype))
+        self._evaluating.assign(int(evaluating))
 
     # Reading back ------------------------------------------------------------------------------------------
 
@@ -728,6 +780,11 @@ class Core(keras.optimizers.Optimizer):
         else:
             self._set(_pending=loaded)
 
+    @property
+    def has_loaded_state(self) -> bool:
+        """Whether state was loaded that waits for `build`."""
+        return self._pending is not None
+
     def _restore(self, description: checkpoint.Description, arrays: Mapping[checkpoint.Key, np.ndarray]) -> None:
         joined = checkpoint.restore(self._inventory(), self._config, description, arrays)
         self._set(_pending=None)
@@ -741,6 +798,8 @@ class Core(keras.optimizers.Optimizer):
             inventory["learning_rate", ""] = self._learning_rate
         elif self._rate_multiplier is not None:
             inventory["learning_rate_multiplier", ""] = self._rate_multiplier
+        if self._evaluating is not None:
+            inventory["evaluating", ""] = self._evaluating
         return inventory | self._states.inventory()
 
 
@@ -759,15 +818,20 @@ def _same(stored: float, configured: Any) -> bool:
     return not callable(configured) and stored in (configured, float(np.float32(configured)))
 
 
+def _form(rule: UpdateRule) -> Any:
+    """A rule without its numbers."""
+    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    inner = _form(values.pop("rule")) if isinstance(rule, Wrapper) else None
+    return type(rule), inner, {k: v for k, v in values.items() if not isinstance(v, float)}
+
+
 def _static(configuration: OptimizerConfig) -> Any:
     """What a compiled step depends on: all but the numbers in the packed hyperparameters."""
-    parts = [
-        (type(p.rule), {k: v for k, v in dataclasses.asdict(p.rule).items() if not isinstance(v, float)})
-        for p in configuration.parts
-    ]
+    parts = [_form(p.rule) for p in configuration.parts]
     clips = [(type(p.clip), getattr(p.clip, "history_length", 0)) for p in configuration.parts]
     packed = {
         "ema_momentum",
+        "lookahead_alpha",
         "weight_decay",
         "gradient_accumulation_steps",
         "clip_method",

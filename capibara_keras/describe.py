@@ -9,6 +9,7 @@ import keras
 
 from capibara_keras.plan import Plan
 from capibara_keras.records import Record
+from capibara_keras.rules import UpdateRule, Wrapper
 from capibara_keras.state import Row
 from capibara_keras.types import Variable
 
@@ -53,7 +54,7 @@ def describe(
             shape=tuple(v.shape),
             dtype=keras.backend.standardize_dtype(v.dtype),
             group=patterns[p.group],
-            algorithm=type(plan.groups[p.group].rule).__name__,
+            algorithm=_title(plan.groups[p.group].rule),
             rate=p.rate,
             weight_decay=decays[p.group] if p.decays else 0.0,
             state_bytes=sum(_bytes(s) for s in [*row.slots.values(), row.average, row.accumulator] if s is not None),
@@ -86,6 +87,12 @@ def table(rows: Sequence[VariableDescription], notes: Sequence[str] = ()) -> str
     total = sum(r.state_bytes for r in rows)
     lines.append(f"{len(rows)} variables, {parameters:,} parameters, {total:,} bytes of state")
     return "\n".join(line.rstrip() for line in [*lines, *notes])
+
+
+def _title(rule: UpdateRule) -> str:
+    """The rule's name, with its modifiers around it."""
+    name = type(rule).__name__
+    return f"{name}({_title(rule.rule)})" if isinstance(rule, Wrapper) else name
 
 
 def _size(shape: Sequence[int]) -> int:

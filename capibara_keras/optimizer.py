@@ -28,7 +28,7 @@ class Optimizer(Core):
     It is a `keras.optimizers.Optimizer`: give it to `model.compile`, or call `apply` or `step` in a loop.
 
     Args:
-        algorithm: "adam", "adamw" or "sgd".
+        algorithm: a name of `capibara_keras.algorithms()`: "adam", "adamw", "sgd", "lion", ….
         learning_rate: a number, a Keras schedule, or a callable without arguments. Default: the algorithm's.
             With a `scheduler_type` it is the peak.
         name: as in Keras.
@@ -294,7 +294,7 @@ class Optimizer(Core):
         """
         if not self.built:
             raise errors.ConfigError("describe: call `optimizer.build(variables)` first; there are no variables yet")
-        parts, patterns = self._config.parts, ["", *(group.pattern for group in self._config.groups)]
+        parts, patterns = self._config.parts, ["", *(group.pattern for group in self._config.all_groups)]
         decays = [part.hyperparameters.get("weight_decay", 0.0) for part in parts]
         rows = describe(self._plan(), self._trainable_variables, self._rows, patterns, decays)
         print_fn(table(rows, config.idle_clipping(self._config)))

@@ -277,7 +277,7 @@ def update(
     vector = norms[0] if norms else ops.zeros((0,), plan.dtype)
 
     # Clip
-    decision = run.once(partial(_decided, plan, index), state.rest, vector, schedule_step)
+    decision = run.once(partial(_decided, plan, index), state.rest, vector, _gathered(plan, state), schedule_step)
 
     # Rule
     shared |= {"decision": decision}
@@ -362,7 +362,14 @@ def _norm(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: A
     return row, (ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype),)
 
 
-def _decided(plan: Plan, index: Sequence[int], rest: State, norms: Tensor, schedule_step: Scalar | None) -> Decision:
+def _decided(
+    plan: Plan,
+    index: Sequence[int],
+    rest: State,
+    norms: Tensor,
+    gathered: Mapping[str, Mapping[str, Tensor]],
+    schedule_step: Scalar | None,
+) -> Decision:
     """What follows from the norms of the gradients at `index`."""
     norm = ops.sqrt(ops.sum(norms * norms))
     finite = ops.isfinite(norm)
@@ -376,10 +383,8 @@ def _decided(plan: Plan, index: Sequence[int], rest: State, norms: Tensor, sched
         limits, clipped, threshold = _limits(plan, rest, safe, safe_norm, index, memory)
     rate = _rate(plan, rest, schedule_step)
     averaging, overwrites = _averaging(plan, rest, ok)
-    scalars = _prepared_scalars(plan, rest, rate, ok)
-    return Decision(
-        ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes
-    )
+    scalars = _prepared_scalars(plan, rest, rate, ok, gathered)
+    return Decision(ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes)
 
 
 def _spiked(plan: Plan, rest: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:
@@ -473,15 +478,31 @@ def _shared(plan: Plan, rest: State) -> Scalars:
     return Scalars(**{name: packed[size - n + k] for k, name in enumerate(plan.shared)})
 
 
-def _prepared_scalars(plan: Plan, rest: State, rate: Scalar, ok: Scalar) -> dict[str, dict[str, Scalar]]:
+def _gathered(plan: Plan, state: State) -> dict[str, dict[str, Tensor]]:
+    """By group: the slots that the rule wants to see of all its variables at once, as vectors."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for number, group in enumerate(plan.groups):
+        mine = [i for i, v in enumerate(plan.variables) if v.group == number and not v.overwrite]
+        for name in group.rule.gathered if mine else ():
+            places = {i: [s.name for s in group.rule.slots_for(tuple(state.params[i].shape))].index(name) for i in mine}
+            values = [ops.cast(backend.read(state.slots[i][k]), plan.dtype) for i, k in places.items()]
+            found.setdefault(str(number), {})[name] = ops.stack(values)
+    return found
+
+
+def _prepared_scalars(
+    plan: Plan, rest: State, rate: Scalar, ok: Scalar, gathered: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, dict[str, Scalar]]:
     """For each group and time of joining: rate, decay, hyperparameters and what the rule derives from them;
     frozen if this update is skipped."""
     prepared = {}
     for number, joined in dict.fromkeys((v.group, v.joined) for v in plan.variables):
         rule, s = plan.groups[number].rule, _hyperparameters(plan, rest, number)
+        s = s.replace(**gathered.get(str(number), {}))
         decay = getattr(s, "weight_decay", None)
         if decay is not None:
-            modes = {"decoupled": rate, "independent": rate / plan.peak, "l2": None}
+            relative = rate / plan.peak
+            modes = {"decoupled": rate, "independent": relative, "corrected": rate * relative, "l2": None}
             factor = modes[plan.weight_decay_mode]
             decay = None if factor is None else factor * decay
         s = rule.prepare(s.replace(rate=rate, decay=decay), ops.cast(rest.updates + (1 - joined), plan.dtype))

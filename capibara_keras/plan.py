@@ -63,8 +63,8 @@ class Plan:
         shared: names of the last entries of `State.hyperparameters`: `one_minus_ema_momentum`, `spike_sigma`.
         dtype: of scalars and statistics.
         schedule: `step -> rate`, or `None` for the rate in `State.rate`.
-        peak: largest value of the rate's schedule, for independent weight decay.
-        weight_decay_mode: "decoupled", "independent" or "l2".
+        peak: largest value of the rate's schedule, for independent and corrected weight decay.
+        weight_decay_mode: "decoupled", "independent", "corrected" or "l2".
         nonfinite: "propagate" lets a non-finite gradient through; "drop_micro_batch" leaves it out of its window;
             any other policy skips the update.
         loss_scale: what the loss was multiplied by.

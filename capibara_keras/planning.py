@@ -20,7 +20,7 @@ __all__ = ["group_numbers", "make_plan"]
 
 def group_numbers(configuration: OptimizerConfig, paths: Sequence[str]) -> list[int]:
     """The group of each variable: the first whose pattern matches, else 0."""
-    return [groups.group_of(configuration.groups, path) for path in paths]
+    return [groups.group_of(configuration.all_groups, path) for path in paths]
 
 
 def make_plan(
@@ -41,7 +41,7 @@ def make_plan(
         rows: their state.
         decays: whether weight decay acts on each.
         schedule: `step -> rate`, or `None` for a rate that is a variable.
-        peak: of the schedule, for independent weight decay.
+        peak: of the schedule, for independent and corrected weight decay.
         loss_scale: what the loss was multiplied by.
         divided: whether the loss arrives divided by the number of micro-batches.
         model: tells the layers, for depths and unit-wise clipping; may be `None`.
@@ -51,7 +51,7 @@ def make_plan(
     factors = groups.multipliers(
         paths,
         [len(v.shape) for v in variables],
-        groups=configuration.groups,
+        groups=configuration.all_groups,
         differential=configuration.differential_learning_rates,
         layer_decay=configuration.layer_wise_lr_decay,
         layer_depths=configuration.layer_depths,

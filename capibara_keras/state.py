@@ -12,9 +12,10 @@ from keras import ops
 from capibara_keras import backend, pipeline
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import State
+from capibara_keras.rules import Slot, UpdateRule
 from capibara_keras.types import Tensor, Variable
 
-__all__ = ["Row", "StateVariables", "compute_dtype", "overwrites", "path_of"]
+__all__ = ["Row", "StateVariables", "compute_dtype", "overwrites", "path_of", "slots_of"]
 
 
 class Row(NamedTuple):
@@ -169,7 +170,7 @@ class StateVariables:
                 if overwrites(variable)
                 else {
                     slot.name: self._like(variable, slot.name, slot.shape, slot.dtype, slot.initializer)
-                    for slot in configuration.parts[group].rule.slots
+                    for slot in slots_of(configuration.parts[group].rule, variable)
                 }
             )
             average = self._like(variable, "average") if configuration.use_ema and not overwrites(variable) else None
@@ -201,7 +202,7 @@ class StateVariables:
             layout = backend.sharded_layout(shape, layout)
         with keras.name_scope(self.owner.name), backend.colocated(variable):
             state = keras.Variable(
-                initializer=keras.initializers.get(initializer),
+                initializer=_initializer(initializer),
                 shape=shape,
                 dtype=dtype or compute_dtype(variable),
                 trainable=False,
@@ -267,6 +268,11 @@ def path_of(variable: Variable) -> str:
     return str(getattr(variable, "path", None) or variable.name.split(":")[0])
 
 
+def slots_of(rule: UpdateRule, variable: Variable) -> tuple[Slot, ...]:
+    """What a rule keeps for a variable."""
+    return rule.slots_for(tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+
+
 def compute_dtype(variable: Variable) -> str:
     """Of the update: the variable's dtype, but float32 for a half-precision one, where moments would stall."""
     dtype = keras.backend.standardize_dtype(variable.dtype)
@@ -281,6 +287,11 @@ def overwrites(variable: Variable) -> bool:
 def scalar_dtype() -> str:
     """Of hyperparameters and statistics."""
     return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def _initializer(value: Any) -> Any:
+    """A number stands for a constant."""
+    return keras.initializers.Constant(value) if isinstance(value, float) else keras.initializers.get(value)
 
 
 def _nan(shape: Any, dtype: Any = None) -> Tensor:

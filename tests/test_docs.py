@@ -200,3 +200,8 @@ def test_options_are_fresh() -> None:
 def test_arguments_are_fresh() -> None:
     """`python docs/scripts/parity.py arguments` prints them anew."""
     assert script("parity")["arguments_table"]() in (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
+
+
+def test_the_list_of_algorithms_is_fresh() -> None:
+    """`python docs/scripts/algorithms.py` prints it anew."""
+    assert script("algorithms")["table"]() in (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")

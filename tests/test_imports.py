@@ -18,16 +18,17 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "rules", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "units"},
+    {"rules"},
     {"clip", "execution", "schedules"},
-    {"groups", "plan"},
+    {"catalog", "groups", "plan"},
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},
     {"planning", "describe"},
     {"core"},
     {"optimizer"},
-    {"algorithms", "callbacks"},
+    {"constructors", "callbacks"},
 ]
 """Modules and subpackages from the bottom to the top: each imports only from layers below its own."""
 

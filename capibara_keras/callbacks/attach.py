@@ -20,7 +20,8 @@ class Attach(keras.callbacks.Callback):
     configured without `max_steps`, or with ratios, take theirs; the model, so that layers that were unfrozen are
     taken in; and has `fit` trace its train step anew if options changed since the last trace. At the end of `fit`
     the micro-batches that do not fill a window are used (`remainder="flush"`), or kept ("carry"). With
-    `nonfinite="raise"` it raises before the next batch.
+    `nonfinite="raise"` it raises before the next batch. An algorithm with two points (Schedule-Free) trains in one, and
+    holds the other for validation, at the end of each epoch and of `fit`: put it before a `ModelCheckpoint`.
 
     >>> import capibara_keras as ck, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -58,11 +59,14 @@ class Attach(keras.callbacks.Callback):
             if optimizer.sync_batchnorm:
                 changes = sync_batchnorm(self.model, optimizer.gradient_accumulation_steps or 1)
                 stale = stale or any(change.momentum != change.momentum_before for change in changes)
-            if optimizer.built and not hasattr(self.model.optimizer, "optimizers"):  # else it has a part of the model
+            if (optimizer.built or optimizer.has_loaded_state) and not hasattr(
+                self.model.optimizer, "optimizers"
+            ):  # else it has a part of the model
                 optimizer.build(self.model.trainable_variables)
             stale = optimizer.attach(model=self.model, total_steps=total) or stale
         if stale:
             self.model.make_train_function(force=True)
+        self._move(evaluating=False)
 
     def total_updates(self, steps: int, epochs: int) -> int:
         """Updates of the whole training, from its batches."""
@@ -73,6 +77,7 @@ class Attach(keras.callbacks.Callback):
         """From here on `fit` cannot end other than by an error."""
         for optimizer in self.optimizers:
             optimizer.let_fit_end(False)
+        self._move(evaluating=False)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Raise for a gradient of the previous batch that was not finite, where that was asked for.
@@ -90,11 +95,27 @@ class Attach(keras.callbacks.Callback):
             optimizer.let_fit_end(True)
             if optimizer.remainder == "flush" and epoch + 1 == self.params.get("epochs"):
                 optimizer.flush()
+        self._move(evaluating=True)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Validation is of the point to be evaluated."""
+        self._move(evaluating=True)
+
+    def on_predict_begin(self, logs: dict[str, float] | None = None) -> None:
+        """So are predictions."""
+        self._move(evaluating=True)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """What this callback asked for ends with it."""
         for optimizer in self.optimizers:
             optimizer.let_fit_end(False)
+        self._move(evaluating=True)
+
+    def _move(self, evaluating: bool) -> None:
+        for optimizer in self.optimizers:
+            if optimizer.has_two_points:
+                self.synchronise()
+                optimizer.evaluation_mode() if evaluating else optimizer.training_mode()
 
     def _raise_if_nonfinite(self) -> None:
         for optimizer in self.optimizers:

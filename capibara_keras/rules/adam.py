@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Slot, complement_of_power, decoupled
+from capibara_keras.rules.base import Rule, Shape, Slot, bias_correction, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["Adam"]
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Rule):
     """Steps scaled by running moments of the gradient (Kingma & Ba 2015, Algorithm 1).
 
         m_t = beta_1 m_{t-1} + (1 - beta_1) g_t
@@ -43,42 +42,27 @@ class Adam:
 
     family: ClassVar[str] = "adam"
     default_learning_rate: ClassVar[float] = 1e-3
-    neutral: ClassVar[Mapping[str, float]] = {
-        "rate": 0,
-        "decay": 0,
-        "beta_1": 1,
-        "beta_2": 1,
-        "one_minus_beta_1": 0,
-        "one_minus_beta_2": 0,
-    }
+    paper: ClassVar[str] = "Kingma & Ba 2015, Algorithm 1"
+    use: ClassVar[str] = "The first choice where nothing is known."
+    betas: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2")
+    numbers: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def __post_init__(self) -> None:
-        errors.number("beta_1", self.beta_1, 0, 1, open_high=True)
-        errors.number("beta_2", self.beta_2, 0, 1, open_high=True)
-        errors.number("epsilon", self.epsilon, 1e-30)  # smaller is zero in float32: 0/0 where no gradient came
+        super().__post_init__()
         errors.boolean("amsgrad", self.amsgrad)
         errors.boolean("correct_bias", self.correct_bias)
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         names = ("m", "v", "v_max") if self.amsgrad else ("m", "v")
         return tuple(Slot(name) for name in names)
 
-    @property
-    def hyperparameters(self) -> dict[str, float]:
-        return {
-            "one_minus_beta_1": 1 - self.beta_1,
-            "one_minus_beta_2": 1 - self.beta_2,
-            "epsilon": self.epsilon,
-        }
-
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
-        s = s.replace(beta_1=1 - s.one_minus_beta_1, beta_2=1 - s.one_minus_beta_2)
+        s = super().prepare(s, t)
         if not self.correct_bias:
             return s.replace(correction_1=1.0, correction_2=1.0)
         return s.replace(
-            correction_1=complement_of_power(s.one_minus_beta_1, t),
-            correction_2=complement_of_power(s.one_minus_beta_2, t),
+            correction_1=bias_correction(s.one_minus_beta_1, t),
+            correction_2=bias_correction(s.one_minus_beta_2, t),
         )
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -87,5 +71,5 @@ class Adam:
         v = s.beta_2 * v + s.one_minus_beta_2 * g * g
         v_max = [ops.maximum(v_max[0], v)] if self.amsgrad else []
         second = v_max[0] if self.amsgrad else v
-        u = m / s.correction_1 / (ops.sqrt(second / s.correction_2) + s.epsilon)
+        u = m * s.correction_1 / (ops.sqrt(second * s.correction_2) + s.epsilon)
         return decoupled(u, p, s), (m, v, *v_max)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rules.base import Slot, decoupled
+from capibara_keras.rules.base import Rule, Shape, Slot, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
 
 __all__ = ["SGD"]
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Rule):
     """Gradient descent with (heavy-ball or Nesterov) momentum (Sutskever et al. 2013, Equations 1-4).
 
         b_1 = g_1,  b_t = momentum b_{t-1} + (1 - dampening) g_t
@@ -30,7 +29,7 @@ class SGD:
         momentum: in [0, 1); 0 keeps no state.
         dampening: in [0, 1].
 
-    >>> [slot.name for slot in SGD(momentum=0.9).slots]
+    >>> [slot.name for slot in SGD(momentum=0.9).slots_for((2, 3))]
     ['momentum']
     """
 
@@ -40,7 +39,8 @@ class SGD:
 
     family: ClassVar[str] = "sgd"
     default_learning_rate: ClassVar[float] = 1e-2
-    neutral: ClassVar[Mapping[str, float]] = {"rate": 0, "decay": 0, "momentum": 1, "one_minus_dampening": 0}
+    paper: ClassVar[str] = "Sutskever et al. 2013, Equations 1-4"
+    use: ClassVar[str] = "Convolutional networks with a tuned rate; the least memory."
 
     def __post_init__(self) -> None:
         errors.number("momentum", self.momentum, 0, 1, open_high=True)
@@ -51,8 +51,7 @@ class SGD:
                 "SGD: nesterov together with dampening, which torch refuses; u = g + momentum b is used", stacklevel=2
             )
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
+    def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return (Slot("momentum"),) if self.momentum else ()
 
     @property
@@ -60,6 +59,10 @@ class SGD:
         if not self.momentum:
             return {}
         return {"momentum": self.momentum, "one_minus_dampening": 1 - self.dampening}
+
+    @property
+    def neutral(self) -> dict[str, float]:
+        return {"rate": 0, "decay": 0, "momentum": 1, "one_minus_dampening": 0}
 
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         if not self.momentum:

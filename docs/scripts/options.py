@@ -29,6 +29,8 @@ TOPICS = {
     "Accumulation and bad gradients": (*config.ACCUMULATION, "accumulator", "loss_scale_factor"),
     "Average of the weights": ("use_ema", "ema_momentum", "ema_overwrite_frequency"),
     "Groups": ("layer_wise_lr_decay", "layer_depths", "differential_learning_rates", "groups"),
+    "Modifiers": ("cautious", "gradient_centralization", "lookahead_steps", "lookahead_alpha"),
+    "Precision": ("state_precision", "kahan_summation"),
     "Everything else": (
         "algorithm",
         "name",
@@ -43,17 +45,24 @@ TOPICS = {
 }
 
 MEANING = {
+    "lookahead_steps": "go back part of the way every so many updates; nothing for never.",
+    "lookahead_alpha": "the part of the way that is kept, in (0, 1].",
+    "split": "orthogonalise so many equal parts of the last axis each by itself.",
     "use_scheduler": "False keeps the schedule's options but does not use them.",
     "weight_decay": "the decay rate; nothing for none.",
     "differential_learning_rates": "pattern → multiplier of the rate.",
     "sync_batchnorm": "let the callback adjust `BatchNormalization` layers; see [distribution](distribution.md).",
     "beta_1": "decay rate of the first moment, in [0, 1).",
     "beta_2": "decay rate of the second moment, in [0, 1).",
+    "beta_3": "decay rate of the third moment, in [0, 1).",
+    "epsilon": "outside the square root, after bias correction; `adadelta`: inside; > 0.",
+    "rho": "decay rate of the means of squares, in [0, 1).",
+    "momentum": "in [0, 1); 0 keeps no state, except in `lars`.",
     "amsgrad": "use the largest second moment so far.",
     "correct_bias": "False: no bias correction, as the original BERT trained.",
     "nesterov": "step along g + momentum b.",
     "dampening": "the gradient enters the buffer with 1 - dampening; the first one fully. In [0, 1].",
-    "algorithm": "`adam`, `adamw` or `sgd`; an argument of `Optimizer` only.",
+    "algorithm": "a name from [the list](algorithms.md); an argument of `Optimizer` only.",
     "name": "of the optimizer, as in Keras.",
     "learning_rate": "number, schedule, or callable without arguments; with schedule options it is the peak.",
     "clipnorm": "limit of the norm of each variable's gradient.",
@@ -122,6 +131,12 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "skip_spikes": ({"skip_spikes": 4.0}, 5.0),
     "gradient_accumulation_steps": ({"gradient_accumulation_steps": 2}, 3),
     "nonfinite": ({}, "propagate"),
+    "adjust_rate": ({}, "original"),
+    "newton_schulz_steps": ({}, 6),
+    "split": ({}, 2),
+    "state_precision": ({}, "bfloat16"),
+    "lookahead_steps": ({}, 5),
+    "lookahead_alpha": ({"lookahead_steps": 5}, 0.25),
     "remainder": ({}, "carry"),
     "loss_scale_factor": ({}, 2.0),
     "use_ema": ({}, True),
@@ -152,6 +167,8 @@ ELSEWHERE = {
     "learning_rate": "number: yes",
     "use_scheduler": "new trace",
     "weight_decay_exclude": "no",
+    "adam_pattern": "no, where it changes the algorithm of a variable",
+    "kahan_summation": "no, where there are bfloat16 variables",
 }
 
 INTRODUCTION = """\
@@ -159,12 +176,12 @@ INTRODUCTION = """\
 
 This page is written by [docs/scripts/options.py](scripts/options.py). Do not edit it.
 
-`Optimizer(algorithm, **options)` takes every option below that its algorithm has. `Adam`, `AdamW` and `SGD` take the
-same ones; their arguments that Keras has too come first, with Keras' positions and defaults. `reconfigure`, the
+`Optimizer(algorithm, **options)` takes every option below that its algorithm has. The classes (`Adam`, `Lion`, …) take
+the same ones; their arguments that Keras has too come first, with Keras' positions and defaults. `reconfigure`, the
 `configure_*` methods and `OptimizerConfig` use the same names. An unknown name is an error that names the nearest one.
 
-The column *default* is that of `Optimizer`. `Adam` and `AdamW` differ in `epsilon` (1e-07), `AdamW` in
-`weight_decay` (0.004): those are Keras' values.
+The column *default* is that of `Optimizer`. The classes that Keras has too have [Keras' defaults](parity.md#arguments):
+`epsilon` is 1e-07 there, and `AdamW` decays by 0.004.
 
 The column *after build* says what happens when the option changes once the optimizer has made its state:
 
@@ -197,12 +214,29 @@ def _rules_table() -> str:
             owners.setdefault(field.name, []).append(algorithm)
     rows = []
     for name, algorithms in owners.items():
-        rule = RULES[algorithms[0]]
-        default = next(field.default for field in dataclasses.fields(rule) if field.name == name)
-        text = _meaning(name, _arguments_in(rule))
+        text = _meaning(name, _arguments_in(RULES[algorithms[0]]))
         of = ", ".join(f"`{algorithm}`" for algorithm in algorithms)
-        rows.append((*_named(name), of, f"`{default!r}`", text, after_build(algorithms[0], name)))
+        rows.append((*_named(name), of, _rule_defaults(name, algorithms), text, after_build(algorithms[0], name)))
     return markdown(("option", "aliases", "algorithms", "default", "meaning", "after build"), rows)
+
+
+def _rule_default(algorithm: str, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(RULES[algorithm]) if field.name == name)
+
+
+def _rule_defaults(name: str, algorithms: list[str]) -> str:
+    """The default that most have, and those of the others."""
+    values = [_rule_default(algorithm, name) for algorithm in algorithms]
+    usual = max(values, key=values.count)
+    others = [f"`{v!r}` ({a})" for a, v in zip(algorithms, values, strict=True) if v != usual]
+    return "; ".join([f"`{usual!r}`", *others])
+
+
+def _another(value: Any) -> Any:
+    """A value that an option of an algorithm can have beside its default."""
+    if isinstance(value, bool):
+        return not value
+    return 2 if value is None else value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
 def _schedule_section() -> str:
@@ -243,7 +277,8 @@ def after_build(algorithm: str, name: str) -> str:
         traces.append(name)
         return 0.1
 
-    before, value = CHANGES.get(name, ({}, True))
+    of_rule = any(field.name == name for field in dataclasses.fields(RULES[algorithm]))
+    before, value = CHANGES.get(name) or ({}, _another(_rule_default(algorithm, name)) if of_rule else True)
     options = {"algorithm": algorithm, "jit_compile": False} | before
     w, g = keras.Variable([[1.0, 2.0], [3.0, 4.0]], name="w"), keras.ops.ones((2, 2))
     optimizer = ck.Optimizer(learning_rate=rate, **options)
@@ -265,7 +300,7 @@ def _default(name: str) -> str:
     if name == "algorithm":
         return "`'adam'`"
     if name == "learning_rate":
-        return "; ".join(f"`{rule.default_learning_rate!r}` ({key})" for key, rule in RULES.items())
+        return "[the algorithm's](algorithms.md)"
     if name == "use_scheduler":
         return "`True` with schedule options"
     return f"`{config.parse({}).to_options().get(name)!r}`"

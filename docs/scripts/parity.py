@@ -20,6 +20,11 @@ import capibara_keras as ck
 UPDATES = 50
 NAMES = ("Adam", "AdamW", "SGD")
 
+OTHERS = ("RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion", "Nadam", "Lamb", "Adafactor")
+"""Classes that Keras has too, with the same arguments; see tests/rules/test_rules.py."""
+
+WITHOUT_EPSILON = ("SGD", "Ftrl", "Lion", "Adafactor")
+
 NOTES = {
     "learning_rate": "whole numbers and NumPy numbers too; can be assigned on top of a schedule",
     "epsilon": "outside the square root, after bias correction",
@@ -83,6 +88,9 @@ def cases() -> dict[str, tuple[str, dict[str, Any]]]:
         "Adam, accumulation of 4": ("Adam", {"gradient_accumulation_steps": 4}),
         "AdamW": ("AdamW", {}),
         "AdamW, `global_clipnorm`": ("AdamW", {"global_clipnorm": 0.1}),
+        **{name: (name, {}) for name in OTHERS},
+        "RMSprop, momentum": ("RMSprop", {"momentum": 0.9}),
+        "Lamb, weight decay": ("Lamb", {"weight_decay": 0.1}),
     }
 
 
@@ -111,7 +119,7 @@ def differences_table() -> str:
     rows = []
     for title, (name, options) in cases().items():
         measure = partial(difference, name)
-        tiny = "" if name == "SGD" else f"{measure({**options, 'epsilon': 1e-12}):.1e}"
+        tiny = "" if name in WITHOUT_EPSILON else f"{measure({**options, 'epsilon': 1e-12}):.1e}"
         rows.append((title, f"{measure(options):.1e}", tiny))
     return markdown(("settings", "largest difference", "with `epsilon=1e-12` in both"), rows)
 

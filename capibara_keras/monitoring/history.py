@@ -41,7 +41,7 @@ class History:
         peak_gradient: the largest norm before the last update.
         rates: the last 100 learning rates; `peak_rate` the largest ever.
         clipping: the last 100 (norm, limit, clipped).
-        measured: the last 100 measurements (update, norm of the parameters, of their change, of decay's part),
+        measured: the last 101 measurements (update, norm of the parameters, of their change, of decay's part),
             and `layer_parameters`, `layer_changes` those of layers.
         first_parameters: norms of layers at the first measurement, and `first_parameter_norm` of all.
         absent: for each variable, for how many updates it has had no gradient.
@@ -61,8 +61,8 @@ class History:
         self.peak_gradient, self._peak = 0.0, 0.0
         self.rates, self.peak_rate = Ring(WINDOW), 0.0
         self.clipping = Ring(WINDOW, 3)
-        self.measured = Ring(WINDOW, 4)
-        self.layer_parameters, self.layer_changes = Ring(WINDOW, layers), Ring(WINDOW, layers)
+        self.measured = Ring(WINDOW + 1, 4)
+        self.layer_parameters, self.layer_changes = Ring(WINDOW + 1, layers), Ring(WINDOW + 1, layers)
         self.first_parameters, self.first_parameter_norm = np.full(layers, np.nan), math.nan
         self.absent = np.zeros(len(subject.paths), np.int64)
         self.bad_gradients = self.bad_losses = 0

@@ -18,14 +18,14 @@ PERIODS = 128
 
 
 def spike(history: History, limit: float) -> Finding | None:
-    """One loss far above those around it."""
+    """One loss far above those before it; one that has been rising for a while is no spike."""
     losses = history.losses.last(51)
     if len(losses) <= 30:
         return None
     loss, before = float(losses[-1]), losses[:-1]
     if loss <= before[-30:].max():
         return None
-    usual, step = median(before), deviation(np.diff(before))
+    usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
     scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
     if not (loss - usual > limit * step and loss - usual > 0.5 * scale):
         return None
@@ -150,7 +150,7 @@ RULES = (
         "warning",
         spike,
         limit=8,
-        message="the loss is {loss:.3g}; the median of the last 50 is {usual:.3g}",
+        message="the loss is {loss:.3g}; it was {usual:.3g} in the updates before",
         suggestion="look at the data of update {step}; in a long run go back 100 updates and skip the next 200 batches "
         "(Chowdhery et al. 2022)",
         needs="loss",
@@ -237,5 +237,4 @@ RULES = (
         "deviation 1",
         needs="loss",
     ),
-
 )

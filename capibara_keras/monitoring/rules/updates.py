@@ -11,17 +11,16 @@ from capibara_keras.monitoring.statistics import median
 
 __all__ = ["RULES"]
 
-SETTLED = 15
-"""Updates after which ratios mean something: the first ones of Adam are large by design."""
+SETTLED, UNSETTLED = 15, 3
+"""Until so many updates the ratio may be so many times the limit: the first ones of Adam are large by design."""
 
 
 def too_large(history: History, limit: float) -> Finding | None:
     """The median layer changes by more than `limit` of its norm per update."""
-    if history.updates <= SETTLED or len(history.layer_changes) < 3:
-        return None
-    ratios = typical_ratios(history)
+    settled = history.updates > SETTLED and len(history.layer_changes) >= 3
+    ratios = typical_ratios(history, 10 if settled else 1)
     usual = median(ratios[~np.isnan(ratios)])
-    if not usual > limit:
+    if not usual > (limit if settled else UNSETTLED * limit):
         return None
     worst = [i for i in np.argsort(-np.nan_to_num(ratios), kind="stable") if ratios[i] > limit]
     return Finding(usual, history.subject.names(worst), {"rate": history.latest.learning_rate / 10})
@@ -122,7 +121,7 @@ RULES = (
         "warmup_missing",
         "warning",
         no_warmup,
-        limit=5e-3,
+        limit=0.02,
         message="a transformer started at the full rate {rate:.1e}: the median layer changes by {value:.1%} per update",
         suggestion="warm the rate up over 2 / (1 - beta_2) updates: warmup_steps=2000 for beta_2=0.999",
     ),

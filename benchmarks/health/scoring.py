@@ -45,7 +45,8 @@ class Run:
     @property
     def names_layer(self) -> bool:
         """Whether the first right alert names the layer, where there is one to name."""
-        return not self.case.layer or (bool(self.hits) and self.case.layer in self.hits[0].layer)
+        named = self.hits[0].layer if self.hits else ""
+        return not self.case.layer or any(part in named for part in self.case.layer)
 
 
 @dataclass

@@ -39,7 +39,7 @@ class Task:
         network: options -> layers of a model without its input; options are passed by the cases.
         loss: of Keras, by name or object.
         classes: 0 for a regression.
-        rate: of Adam, that works.
+        rate, sgd_rate: of Adam, and of SGD with momentum, that work.
         batch_size, updates: of the healthy training.
     """
 
@@ -50,6 +50,7 @@ class Task:
     loss: Any
     classes: int = 0
     rate: float = 3e-3
+    sgd_rate: float = 0.05
     batch_size: int = 32
     updates: int = 300
     options: dict[str, Any] = field(default_factory=dict)
@@ -250,13 +251,13 @@ TASKS = {
     task.name: task
     for task in (
         Task("digits", "tuning", digits, partial(mlp, outputs=10), SPARSE, 10),
-        Task("diabetes", "tuning", diabetes, partial(mlp, outputs=1), "mse", rate=2e-3),
+        Task("diabetes", "tuning", diabetes, partial(mlp, outputs=1), "mse", rate=2e-3, sgd_rate=0.005),
         Task("images", "tuning", partial(digits, image=True), partial(cnn, outputs=10), SPARSE, 10),
         Task("adding", "tuning", adding, partial(rnn, outputs=1), "mse"),
         Task("topics", "tuning", topics, partial(bag, outputs=4), SPARSE, 4, rate=1e-2, updates=100),
         Task("periodic", "tuning", periodic, partial(transformer, outputs=12), SPARSE, 12),
         Task("cancer", "held-out", cancer, partial(mlp, outputs=1, widths=(24, 16)), BINARY, 2),
-        Task("friedman", "held-out", friedman, partial(mlp, outputs=1, widths=(48, 24)), "mse"),
+        Task("friedman", "held-out", friedman, partial(mlp, outputs=1, widths=(48, 24)), "mse", sgd_rate=0.01),
         Task("waves", "held-out", waves, partial(cnn, outputs=3), SPARSE, 3),
         Task("sine", "held-out", sine, partial(rnn, outputs=1, cell="GRU"), "mse"),
         Task("ratings", "held-out", ratings, partial(pairs, outputs=1), "mse", batch_size=64),

@@ -35,6 +35,7 @@ class _Status:
     armed: bool = True
     escalated: bool = False
     spoke_at: int | None = None
+    spoke_after: int = 0
 
     def may_speak(self, rule: HealthRule, update: int) -> bool:
         """Whether the condition has held long enough, and the rule has not just said so."""
@@ -85,17 +86,19 @@ class Engine:
             return None
         finding = rule.test(history, rule.limit)
         if finding is None:
-            status.true, status.false = 0, status.false + 1
+            status.true, status.false, status.spoke_after = 0, status.false + 1, 0
             if status.false >= REARM:
-                status.armed, status.escalated = not (rule.once and status.spoke_at is not None), False
+                status.armed = status.spoke_at is None or not rule.once
             return None
         status.true, status.false = status.true + 1, 0
         if self.active(self._causes[rule.name], update):
             return None
         if status.may_speak(rule, update):
-            status.armed, status.spoke_at = False, update
+            status.armed, status.escalated, status.spoke_at = False, False, update
+            status.spoke_after = status.true - rule.hold
             return rule.alert(finding, update)
-        if rule.escalates and not status.armed and not status.escalated and status.true >= ESCALATION * rule.hold:
+        lasted = status.true - status.spoke_after
+        if rule.escalates and not status.armed and not status.escalated and lasted >= ESCALATION * rule.hold:
             status.escalated = True
             return rule.alert(finding, update, "critical")
         return None

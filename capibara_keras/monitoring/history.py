@@ -46,7 +46,7 @@ class History:
         first_parameters: norms of layers at the first measurement, and `first_parameter_norm` of all.
         absent: for each variable, for how many updates it has had no gradient.
         bad_gradients: for how many updates the gradient has not been finite.
-        probes: how many there were; `silent` for each unit, for how many of them it has been silent.
+        silent: for each unit, for how many updates its gradient has been 0 at every probe; `unit_layers` their layers.
         validation: the last (update, validation loss, median of the last 30 losses then).
     """
 
@@ -66,7 +66,8 @@ class History:
         self.first_parameters, self.first_parameter_norm = np.full(layers, np.nan), math.nan
         self.absent = np.zeros(len(subject.paths), np.int64)
         self.bad_gradients = self.bad_losses = 0
-        self.probes, self.silent, self.half_precision = 0, np.zeros(0, np.int64), Ring(PROBES)
+        self.silent, self.half_precision = np.zeros(0, np.int64), Ring(PROBES)
+        self.unit_layers, self._probed = np.zeros(0, np.int64), -1
         self.validation = Ring(VALIDATIONS, 3)
         self.parameter_change = math.nan
         self._dot = _Mean()
@@ -98,6 +99,13 @@ class History:
         parameters, subject = self.layer_parameters.last(n), self.subject
         usable = subject.matrices & (parameters > 1e-12 * np.sqrt(subject.sizes))
         return np.asarray(self.layer_changes.last(n) / np.where(usable, parameters, np.nan))
+
+    def silent_share(self, updates: int) -> np.ndarray:
+        """Share of each layer's units that have been silent for so many updates; 0 for layers with fewer than 4."""
+        layers = len(self.subject.layers)
+        units = np.bincount(self.unit_layers, minlength=layers)
+        silent = np.bincount(self.unit_layers[self.silent >= updates], minlength=layers)
+        return np.where(units >= 4, silent / np.maximum(units, 1), 0.0)
 
     @property
     def noise(self) -> float:
@@ -153,10 +161,11 @@ class History:
 
     def _observe_probe(self, x: Observation, probe: Probe) -> None:
         self.arrived.add("probe")
-        self.probes += 1
         if len(probe.silent_units) != len(self.silent):
             self.silent = np.zeros(len(probe.silent_units), np.int64)
-        self.silent = np.where(probe.silent_units, self.silent + 1, 0)
+        since = x.update - self._probed if self._probed >= 0 else 0
+        self.silent = np.where(probe.silent_units, self.silent + since, 0)
+        self.unit_layers, self._probed = probe.unit_layers, x.update
         if len(probe.small_entries):
             small = np.nansum(probe.small_entries)
             share = np.nansum(probe.half_precision * probe.small_entries) / small if small >= 16 else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,9 +237,9 @@ def _layers(history: History, ratios: np.ndarray) -> dict[str, LayerMetrics]:
 
 
 def _median_of_columns(rows: np.ndarray) -> np.ndarray:
-    """Medians without `nan`; of columns that have nothing else, `nan`."""
-    if not np.isnan(rows).any():
-        return np.median(rows, axis=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(rows, axis=0)
+    """Medians without `nan`; of columns that have nothing else, `nan`. Sorting puts `nan` last."""
+    ordered, columns = np.sort(rows, axis=0), np.arange(rows.shape[1])
+    known = np.count_nonzero(~np.isnan(rows), axis=0)
+    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    high = np.minimum(high, len(rows) - 1)
+    return (ordered[low, columns] + ordered[np.where(known > 0, high, low), columns]) / 2

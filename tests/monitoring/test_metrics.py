@@ -10,7 +10,7 @@ import pytest
 
 from capibara_keras.monitoring import Monitor, Observation, OptimizationMetrics, Subject
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import prefix, progress, smoothness
+from capibara_keras.monitoring.metrics import _median_of_columns, prefix, progress, smoothness
 from tests.monitoring.streams import SUBJECT, changed, healthy, watch
 
 SEED_KEYS = {
@@ -213,3 +213,15 @@ def test_gradient_variance_is_infinite_where_no_signal_is_left() -> None:
     for t in range(40):
         monitor.observe(Observation(t, gradient_norm=1.0, micro_batches=4, micro_square=5.0))
     assert monitor.metrics().grad_variance == math.inf
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_medians_of_columns_are_numpys(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    x = rng.normal(size=(rows, 40))
+    x[rng.random(x.shape) < 0.3] = np.nan
+    x[:, 0] = np.nan
+    known = ~np.isnan(x).all(0)
+    found = _median_of_columns(x)
+    np.testing.assert_allclose(found[known], np.nanmedian(x[:, known], axis=0))
+    assert np.isnan(found[~known]).all()

@@ -54,6 +54,7 @@ def attention(x: Observation) -> dict[str, Any]:
 
 UNITS = np.repeat([0, 2, 3], [16, 16, 4])
 TRANSFORMER = dataclasses.replace(SUBJECT, attention=True)
+SUBJECTS = {"warmup_missing": TRANSFORMER, "clipping_saturated": dataclasses.replace(SUBJECT, adaptive=False)}
 
 SICK: dict[str, tuple[Change, str, int]] = {
     "nonfinite_parameter": (lambda x: {"parameter_norms": np.where(np.arange(7) == 3, np.inf, RATIOS)}, "b", 0),
@@ -79,7 +80,7 @@ SICK: dict[str, tuple[Change, str, int]] = {
     "gradient_huge": (gradients(*[1e8] * 7), "c", 20),
     "gradient_vanishing": (gradients(1e-5, 1e-5, 1, 1, 1, 1, 1), "a", 130),
     "no_gradient": (gradients(1, 1, 1, math.nan, math.nan, 1, 1), "b", 30),
-    "dead_units": (probed(silent_units=UNITS == 2), "b", 40),
+    "dead_units": (probed(silent_units=UNITS == 2), "b", 60),
     "symmetric_units": (probed(equal_columns=np.array([0, math.nan, math.nan, 1.0, math.nan, 0, math.nan])), "b", 20),
     "clipping_saturated": (lambda x: {"clip_threshold": 1e-3, "clipped": True}, "", 120),
     "update_ratio_high": (lambda x: updates(0.3), "a", 30),
@@ -97,7 +98,7 @@ def test_each_problem_is_named_alone(name: str) -> None:
     """Nothing else is said, the right layer is, and soon."""
     change, layer, delay = SICK[name]
     start = STARTS.get(name, 0)
-    subject = TRANSFORMER if name == "warmup_missing" else SUBJECT
+    subject = SUBJECTS.get(name, SUBJECT)
     found = [a for a in watch(changed(healthy(), start, change), Monitor(subject)) if a.level != "info"]
     assert {alert.id for alert in found} == {name}
     assert not layer or found[0].layer == layer
@@ -143,13 +144,15 @@ def test_overflows_under_a_loss_scale_are_usual() -> None:
 
 
 def test_adaptive_clipping_clips_by_design() -> None:
-    subject = dataclasses.replace(SUBJECT, fixed_clip=False)
+    subject = dataclasses.replace(SUBJECT, adaptive=False, fixed_clip=False)
     clipped = changed(healthy(), 0, lambda x: {"clip_threshold": 1e-3, "clipped": True})
     assert said(clipped, Monitor(subject)) == []
+    assert said(clipped, Monitor(SUBJECT)) == []  # Adam's step does not depend on the gradient's scale
 
 
 def test_a_limit_near_the_usual_norm_may_clip_always() -> None:
-    assert said(changed(healthy(), 0, lambda x: {"clip_threshold": 0.5 * x.gradient_norm, "clipped": True})) == []
+    near = changed(healthy(), 0, lambda x: {"clip_threshold": 0.5 * x.gradient_norm, "clipped": True})
+    assert said(near, Monitor(SUBJECTS["clipping_saturated"])) == []
 
 
 def test_back_to_an_old_norm_is_no_explosion() -> None:
@@ -180,6 +183,12 @@ def test_half_of_the_units_may_be_silent() -> None:
 def test_units_that_take_turns_are_not_dead() -> None:
     turns = lambda x: {"probe": probe(silent_units=(np.arange(36) + x.update) % 5 > 0)}  # noqa: E731
     assert said(changed(healthy(), 0, turns)) == []
+
+
+def test_units_that_are_dying_explain_a_small_gradient() -> None:
+    """Before they are declared dead."""
+    dying = lambda x: gradients(1e-5, 1e-5, 1, 1, 1, 1, 1)(x) | {"probe": probe(silent_units=UNITS == 0)}  # noqa: E731
+    assert said(changed(healthy(), 0, dying)) == ["dead_units"]
 
 
 def test_no_gradient_anywhere_is_a_loss_of_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from capibara_keras.monitoring.history import PROBES, WINDOW, History
+from capibara_keras.monitoring.history import WINDOW, History
 from capibara_keras.monitoring.metrics import explosion, vanishing
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
 from capibara_keras.monitoring.statistics import deviation, median
@@ -12,6 +12,8 @@ from capibara_keras.monitoring.statistics import deviation, median
 __all__ = ["RULES"]
 
 MINIMUM = 20
+SILENCE = 50
+"""Updates; a unit of a sparse input or of small batches may well be silent for 20 and come back."""
 
 
 def exploding(history: History, limit: float) -> Finding | None:
@@ -48,7 +50,7 @@ def huge(history: History, limit: float) -> Finding | None:
 def small_at_input(history: History, limit: float) -> Finding | None:
     """Layers from the input on have gradients smaller than `limit` times the largest."""
     found, powers = vanishing(history, limit)
-    if not len(found):
+    if not len(found) or (history.silent_share(1)[found] > 0.6).any():  # units that are dying explain it
         return None
     return Finding(10**-powers, history.subject.names(found), {"ratio": 10**powers})
 
@@ -63,18 +65,16 @@ def missing(history: History, limit: float) -> Finding | None:
 
 
 def silent(history: History, limit: float) -> Finding | None:
-    """Units that no gradient has reached for 20 probes, in layers that have at least 4."""
-    probe, subject = history.latest.probe, history.subject
-    if probe is None or not len(probe.unit_layers) or not history.latest.learning_rate > 0:
+    """Units that no gradient has reached for 50 updates, in layers that have at least 4."""
+    if not len(history.unit_layers) or not history.latest.learning_rate > 0:
         return None
-    units = np.bincount(probe.unit_layers, minlength=len(subject.layers))
-    dead = np.bincount(probe.unit_layers[history.silent >= PROBES], minlength=len(subject.layers))
-    share = np.where(units >= 4, dead / np.maximum(units, 1), 0.0)
+    share = history.silent_share(SILENCE)
     worst = [int(i) for i in np.argsort(-share, kind="stable") if share[i] > limit]
-    if not worst or (share[units > 0] >= 1).all():  # no gradient at all is a loss of exactly 0, not a sick layer
+    if not worst or (history.silent >= SILENCE).all():  # no gradient at all is a loss of exactly 0, not a sick layer
         return None
-    first = worst[0]
-    return Finding(float(share[first]), subject.names(worst), {"dead": int(dead[first]), "units": int(units[first])})
+    units = int(np.sum(history.unit_layers == worst[0]))
+    numbers = {"dead": round(share[worst[0]] * units), "units": units}
+    return Finding(float(share[worst[0]]), history.subject.names(worst), numbers)
 
 
 def same_columns(history: History, limit: float) -> Finding | None:
@@ -91,9 +91,11 @@ def same_columns(history: History, limit: float) -> Finding | None:
 
 
 def saturated(history: History, limit: float) -> Finding | None:
-    """A fixed limit clips nearly every update, and is far below the usual norm."""
+    """A fixed limit clips nearly every update, and is far below the usual norm. Adam's step does not depend on the
+    gradient's scale: there it does no harm."""
     norms, limits, clipped = history.clipping.last(50).T
-    if len(norms) < 50 or not history.subject.fixed_clip or clipped.mean() <= limit or np.isnan(limits[-1]):
+    subject = history.subject
+    if len(norms) < 50 or subject.adaptive or not subject.fixed_clip or clipped.mean() <= limit or np.isnan(limits[-1]):
         return None
     usual = median(norms)
     if usual <= 5 * limits[-1]:

@@ -27,9 +27,18 @@ def spike(history: History, limit: float) -> Finding | None:
         return None
     usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
     scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
-    if not (loss - usual > limit * step and loss - usual > 0.5 * scale):
+    if not (loss - usual > limit * step and loss - usual > 0.5 * scale) or _usual_in_logarithms(
+        losses, usual, limit / 2
+    ):
         return None
     return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
+
+
+def _usual_in_logarithms(losses: np.ndarray, usual: float, limit: float) -> bool:
+    """Near 0, losses scatter by factors: a jump that is far in units may be no more than one of those."""
+    if not (losses.min() > 0 and usual > 0):
+        return False
+    return math.log(losses[-1] / usual) <= limit * deviation(np.diff(np.log(losses[:-1])))
 
 
 def divergence(history: History, limit: float) -> Finding | None:
@@ -177,7 +186,15 @@ RULES = (
         needs="loss",
         hold=3,
         every=10,
-        causes=("lr_zero", "no_gradient", "adam_epsilon_dominant", "fp16_underflow", "clipping_saturated"),
+        causes=(
+            "lr_zero",
+            "no_gradient",
+            "adam_epsilon_dominant",
+            "fp16_underflow",
+            "clipping_saturated",
+            "dead_units",
+            "update_ratio_high",
+        ),
     ),
     HealthRule(
         "no_learning",
@@ -215,6 +232,7 @@ RULES = (
         needs="loss",
         hold=2,
         every=20,
+        causes=("slow_progress", "no_learning"),
     ),
     HealthRule(
         "overfitting",

@@ -58,6 +58,12 @@ class OptimizationMetrics(Record):
         lr_stability: 1 for a smooth rate; 0 if it changed tenfold from one update to the next within W.
         param_stability: 1 if no layer's norm changed over W updates; 0 if one changed by half or more.
         layers: layer -> `LayerMetrics`.
+
+    >>> from capibara_keras.monitoring import Monitor, Observation, Subject
+    >>> monitor = Monitor(Subject(paths=("w",), shapes=((2, 2),)))
+    >>> _ = monitor.observe(Observation(0, learning_rate=0.1, gradient_norm=2.0))
+    >>> monitor.metrics()["grad_norm"], monitor.metrics().update_ratio
+    (2.0, nan)
     """
 
     current_lr: float

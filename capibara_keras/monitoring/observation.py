@@ -95,6 +95,9 @@ class Probe:
         half_precision: share of the small (below 2^-14) nonzero entries that are multiples of 2^-24, as float16's are.
         small_entries: how many such small entries there are.
         gradient_dot: product of this gradient with that of the update before; `nan` if unknown.
+
+    >>> Probe(zero_fraction=np.array([0.5])).gradient_dot
+    nan
     """
 
     silent_units: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
@@ -121,6 +124,9 @@ class Observation:
         micro_batches: how many made up the update.
         micro_square: mean over micro-batches (or replicas) of the squared norm of their gradients.
         probe: `None` where nothing was probed.
+
+    >>> Observation(0, loss=2.3).gradient_norm
+    nan
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ("loss", "learning_rate", "gradient_norm", "parameter_norm", "update_norm")

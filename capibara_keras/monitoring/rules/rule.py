@@ -22,6 +22,9 @@ class Finding:
         value: what is compared with the limit.
         layers: that it concerns, the worst first.
         numbers: for the message and the suggestion.
+
+    >>> Finding(350.0, ("rnn",)).layers
+    ('rnn',)
     """
 
     value: float

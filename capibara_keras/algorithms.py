@@ -46,6 +46,7 @@ class CommonOptions(TypedDict, total=False):
     nonfinite: str
     maximize: bool
     foreach: bool
+    statistics_every: int
     differentiable: bool
     jit_compile: bool
     no_deprecation_warning: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -18,43 +18,49 @@ __all__ = [
     "ClipByNorm",
     "ClipByValue",
     "ClipPolicy",
-    "Clipped",
-    "Gradients",
+    "Limits",
     "NoClip",
+    "Norms",
     "UnitwiseClip",
 ]
 
 
-class Gradients(NamedTuple):
-    """What a policy may look at.
+class Norms(NamedTuple):
+    """What a policy decides on: gradients that are not finite have norm 0 here.
 
     Attributes:
-        grads: finite gradients.
-        params: their parameters.
-        norms: L2 norm of each gradient, a vector.
-        global_norm: L2 norm over all variables of the optimizer, those of other policies included.
-        units: for each parameter the axes that one unit spans, or `None` to leave it unclipped unit by unit.
-        history: for policies with one: recent norms, a row per variable or one row (rows of NaN where not filled).
+        each: L2 norm of each gradient that the policy acts on, a vector.
+        together: L2 norm over all variables of the optimizer, those of other policies included.
+        history: for policies with one: recent norms, a row per variable or one row (NaN where not filled).
     """
 
-    grads: Sequence[Tensor]
-    params: Sequence[Tensor]
-    norms: Tensor
-    global_norm: Scalar
-    units: Sequence[tuple[int, ...] | None]
+    each: Tensor
+    together: Scalar
     history: Tensor | None = None
 
 
-class Clipped(NamedTuple):
-    """Gradients after clipping, whether anything was clipped, and the (lowest) limit that was in force."""
+class Limits(NamedTuple):
+    """What a policy has decided for this update.
 
-    grads: list[Tensor]
+    Attributes:
+        limit: what `ClipPolicy.clip` takes: one scalar for all variables, or a vector with one entry each.
+        clipped: whether anything is clipped, as far as norms tell.
+        threshold: the (lowest) limit in force, in units of the gradient's norm or entries; `nan` for none.
+    """
+
+    limit: Tensor
     clipped: Scalar
     threshold: Scalar
 
 
 class ClipPolicy(Protocol):
-    """How gradients are limited."""
+    """How gradients are limited: one decision per update, and a pure function per variable.
+
+    Attributes:
+        by_norm: whether norms alone tell what is clipped; else `clip` says so for each variable.
+    """
+
+    by_norm: ClassVar[bool]
 
     @property
     def history_length(self) -> int:
@@ -68,13 +74,36 @@ class ClipPolicy(Protocol):
     def hyperparameters(self) -> dict[str, float]:
         """Numbers that can change without a new trace; `s` has them as attributes."""
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        """Clip `x.grads`."""
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        """Decide from the norms."""
+
+    def clip(self, g: Tensor, p: Tensor, limit: Scalar, units: tuple[int, ...] | None) -> tuple[Tensor, Scalar]:
+        """The clipped gradient, and whether it was clipped (where `by_norm` is false).
+
+        Args:
+            g: finite gradient.
+            p: its parameter.
+            limit: from `limits`, in the gradient's dtype.
+            units: axes that one unit of the parameter spans, or `None` to leave it unclipped unit by unit.
+        """
+
+
+def _no() -> Scalar:
+    return ops.zeros((), "bool")
 
 
 class _Memoryless:
     history_length: ClassVar[int] = 0
     per_parameter: ClassVar[bool] = False
+
+
+class _ByFactor:
+    """The limit is a factor ≤ 1."""
+
+    by_norm: ClassVar[bool] = True
+
+    def clip(self, g: Tensor, p: Tensor, limit: Scalar, units: tuple[int, ...] | None) -> tuple[Tensor, Scalar]:
+        return g * limit, _no()
 
 
 @dataclass(frozen=True)
@@ -85,12 +114,17 @@ class NoClip(_Memoryless):
     {}
     """
 
+    by_norm: ClassVar[bool] = True
+
     @property
     def hyperparameters(self) -> dict[str, float]:
         return {}
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        return Clipped(list(x.grads), ops.zeros((), "bool"), ops.full_like(x.global_norm, float("nan")))
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        return Limits(ops.ones_like(x.together), _no(), ops.full_like(x.together, float("nan")))
+
+    def clip(self, g: Tensor, p: Tensor, limit: Scalar, units: tuple[int, ...] | None) -> tuple[Tensor, Scalar]:
+        return g, _no()
 
 
 @dataclass(frozen=True)
@@ -106,7 +140,7 @@ class _Limited(_Memoryless):
 
 
 @dataclass(frozen=True)
-class ClipByGlobalNorm(_Limited):
+class ClipByGlobalNorm(_ByFactor, _Limited):
     """One factor for all variables (Pascanu, Mikolov & Bengio 2013, Algorithm 1).
 
         g = g min(1, limit / ||g||),  ||g|| over all variables together
@@ -118,12 +152,12 @@ class ClipByGlobalNorm(_Limited):
     {'clip_limit': 5.0}
     """
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        return Clipped(_scaled(x.grads, x.global_norm, s.clip_limit), x.global_norm > s.clip_limit, s.clip_limit)
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        return Limits(_factor(x.together, s.clip_limit), x.together > s.clip_limit, s.clip_limit)
 
 
 @dataclass(frozen=True)
-class ClipByNorm(_Limited):
+class ClipByNorm(_ByFactor, _Limited):
     """A factor for each variable by itself: g_i = g_i min(1, limit / ||g_i||).
 
     Args:
@@ -133,8 +167,8 @@ class ClipByNorm(_Limited):
     1.0
     """
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        return Clipped(_scaled_each(x.grads, x.norms, s.clip_limit), ops.any(x.norms > s.clip_limit), s.clip_limit)
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        return Limits(_factor(x.each, s.clip_limit), ops.any(x.each > s.clip_limit), s.clip_limit)
 
 
 @dataclass(frozen=True)
@@ -148,15 +182,17 @@ class ClipByValue(_Limited):
     0.5
     """
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        limits = [ops.cast(s.clip_limit, g.dtype) for g in x.grads]
-        clipped = [ops.clip(g, -c, c) for g, c in zip(x.grads, limits, strict=True)]
-        beyond = [ops.max(ops.abs(g)) > c for g, c in zip(x.grads, limits, strict=True)]
-        return Clipped(clipped, ops.any(ops.stack(beyond)), s.clip_limit)
+    by_norm: ClassVar[bool] = False
+
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        return Limits(s.clip_limit, _no(), s.clip_limit)
+
+    def clip(self, g: Tensor, p: Tensor, limit: Scalar, units: tuple[int, ...] | None) -> tuple[Tensor, Scalar]:
+        return ops.clip(g, -limit, limit), ops.max(ops.abs(g)) > limit
 
 
 @dataclass(frozen=True)
-class AdaptiveClip:
+class AdaptiveClip(_ByFactor):
     """The limit is a percentile of recent norms (Seetharaman et al. 2020, "AutoClip", Algorithm 1).
 
         limit_t = percentile of ||g_1||, …, ||g_t|| (the last `history_length`, unclipped, finite),
@@ -202,7 +238,7 @@ class AdaptiveClip:
         }
         return {"clip_percentile": float(self.percentile)} | {k: v for k, v in bounds.items() if v is not None}
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
+    def limits(self, x: Norms, s: Scalars) -> Limits:
         limits = percentile(x.history, s.clip_percentile)
         if hasattr(s, "clip_minimum"):
             limits = ops.maximum(limits, s.clip_minimum)
@@ -211,9 +247,9 @@ class AdaptiveClip:
         if hasattr(s, "clip_limit"):
             limits = ops.minimum(limits, s.clip_limit)
         if self.per_parameter:
-            return Clipped(_scaled_each(x.grads, x.norms, limits), ops.any(x.norms > limits), ops.min(limits))
+            return Limits(_factor(x.each, limits), ops.any(x.each > limits), ops.min(limits))
         limit = limits[0]
-        return Clipped(_scaled(x.grads, x.global_norm, limit), x.global_norm > limit, limit)
+        return Limits(_factor(x.together, limit), x.together > limit, limit)
 
 
 @dataclass(frozen=True)
@@ -233,6 +269,7 @@ class UnitwiseClip(_Memoryless):
     clip_coeff: float = 0.01
     include_output: bool = False
 
+    by_norm: ClassVar[bool] = False
     SMALLEST_NORM: ClassVar[float] = 1e-3
 
     def __post_init__(self) -> None:
@@ -243,29 +280,16 @@ class UnitwiseClip(_Memoryless):
     def hyperparameters(self) -> dict[str, float]:
         return {"clip_coeff": self.clip_coeff}
 
-    def clip(self, x: Gradients, s: Scalars) -> Clipped:
-        grads, beyond = [], []
-        for g, p, axes in zip(x.grads, x.params, x.units, strict=True):
-            if axes is None:
-                grads.append(g)
-                continue
-            size = ops.sqrt(ops.sum(ops.square(g), axes, keepdims=True))
-            weight = ops.sqrt(ops.sum(ops.square(ops.cast(p, g.dtype)), axes, keepdims=True))
-            limit = ops.cast(s.clip_coeff, g.dtype) * ops.maximum(weight, self.SMALLEST_NORM)
-            grads.append(g * (limit / ops.maximum(size, limit)))
-            beyond.append(ops.any(size > limit))
-        clipped = ops.any(ops.stack(beyond)) if beyond else ops.zeros((), "bool")
-        return Clipped(grads, clipped, ops.full_like(x.global_norm, float("nan")))
+    def limits(self, x: Norms, s: Scalars) -> Limits:
+        return Limits(s.clip_coeff, _no(), ops.full_like(x.together, float("nan")))
 
-
-def _scaled(grads: Sequence[Tensor], norm: Scalar, limit: Scalar) -> list[Tensor]:
-    factor = _factor(norm, limit)
-    return [g * ops.cast(factor, g.dtype) for g in grads]
-
-
-def _scaled_each(grads: Sequence[Tensor], norms: Tensor, limits: Tensor) -> list[Tensor]:
-    factors = _factor(norms, limits)
-    return [g * ops.cast(factors[i], g.dtype) for i, g in enumerate(grads)]
+    def clip(self, g: Tensor, p: Tensor, limit: Scalar, units: tuple[int, ...] | None) -> tuple[Tensor, Scalar]:
+        if units is None:
+            return g, _no()
+        size = ops.sqrt(ops.sum(ops.square(g), units, keepdims=True))
+        weight = ops.sqrt(ops.sum(ops.square(ops.cast(p, g.dtype)), units, keepdims=True))
+        limit = limit * ops.maximum(weight, self.SMALLEST_NORM)
+        return g * (limit / ops.maximum(size, limit)), ops.any(size > limit)
 
 
 def _factor(norm: Tensor, limit: Tensor) -> Tensor:

@@ -103,7 +103,9 @@ class OptimizerConfig:
         differential_learning_rates: pattern -> multiplier of the rate.
         groups: see `Group`.
         maximize: ascend instead of descend; decay still shrinks the weights.
-        foreach: one compiled step for all variables; False: one per variable.
+        foreach: variables share compiled steps; False: one per variable.
+        statistics_every: measure the norms of parameters and of their change at every so many updates, for all
+            variables; `None` for never. The monitoring callbacks set it.
         differentiable: allow `Optimizer.functional_step`.
         shard_state: on the JAX backend, spread the state over the data-parallel devices (ZeRO stage 1).
         jit_compile: compile the update with XLA, also where the model is not.
@@ -141,6 +143,7 @@ class OptimizerConfig:
     groups: tuple[Group, ...] = ()
     maximize: bool = False
     foreach: bool = True
+    statistics_every: int | None = None
     differentiable: bool = False
     shard_state: bool = False
     jit_compile: bool = True
@@ -261,6 +264,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "skip_spikes": lambda name, x: errors.number(name, x, 0, open_low=True),
     "ema_momentum": lambda name, x: errors.number(name, x, 0, 1),
     "ema_overwrite_frequency": lambda name, x: errors.integer(name, x, 1),
+    "statistics_every": lambda name, x: errors.integer(name, x, 1),
     "remainder": lambda name, x: errors.choice(name, x, REMAINDERS),
     "loss_scale_factor": lambda name, x: errors.number(name, x, 0, open_low=True),
     "nonfinite": lambda name, x: errors.choice(name, x, NONFINITE_POLICIES),

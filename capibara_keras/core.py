@@ -21,11 +21,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from capibara_keras import backend, checkpoint, config, errors, pipeline
+from capibara_keras import backend, checkpoint, config, errors, pipeline, readings
 from capibara_keras.config import OptimizerConfig
-from capibara_keras.pipeline import Plan, State
+from capibara_keras.execution import INLINE, Execution
+from capibara_keras.pipeline import State
+from capibara_keras.plan import Plan
 from capibara_keras.planning import group_numbers, make_plan
 from capibara_keras.rate import peak_of, rate_of
+from capibara_keras.readings import RecentUpdates
 from capibara_keras.records import StepRecord
 from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
 from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
@@ -521,23 +524,37 @@ class Core(keras.optimizers.Optimizer):
     def _step(self, uncertain: frozenset[int], measure: bool) -> backend.Step:
         plan, state = self._plan(), self._state
 
-        def update(state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor]) -> State:
+        def update(
+            state: State, grads: list[Tensor | None] | None, extra: Mapping[str, Tensor], run: Execution
+        ) -> State:
             at = extra.get("schedule_step")
-            return pipeline.update(plan, state, grads, uncertain=uncertain, schedule_step=at, measure=measure)
+            return pipeline.update(plan, state, grads, run, uncertain=uncertain, schedule_step=at, measure=measure)
 
         def accumulate(
-            state: State, grads: list[Tensor | None], extra: Mapping[str, Tensor], keep: Scalar | None
+            state: State,
+            grads: list[Tensor | None],
+            extra: Mapping[str, Tensor],
+            keep: Scalar | None,
+            run: Execution,
         ) -> State:
-            return pipeline.accumulate(plan, state, grads, extra.get("weight"), keep)
+            return pipeline.accumulate(plan, state, grads, run, weight=extra.get("weight"), keep=keep)
 
         window = backend.Window(
             accumulate=accumulate,
-            sums=lambda state: [row[0] for row in state.accumulators],
+            sums=lambda state: [row[0] if row else None for row in state.accumulators],
             is_due=pipeline.window_is_full,
             is_finite=pipeline.is_finite if plan.nonfinite == "drop_micro_batch" else None,
             reduced=plan.clip_micro_batches,
         )
-        return backend.Step(state, update, window if state.window else None, self.jit_compile, plan.fused)
+        return backend.Step(
+            state,
+            update,
+            INLINE,
+            window=window if state.window else None,
+            jit=self.jit_compile,
+            fused=self._config.foreach,
+            donates=not self.differentiable,
+        )
 
     def _plan(self) -> Plan:
         """What is fixed for a compiled step, as of now."""
@@ -596,19 +613,27 @@ class Core(keras.optimizers.Optimizer):
         """
         if not self.built:
             raise errors.ConfigError("statistics: there are none before the first update")
-        rows = self._recent_statistics()
-        latest = rows[-1] if len(rows) else np.full(len(pipeline.STATISTICS), np.nan)
-        values = dict(zip(pipeline.STATISTICS, latest.tolist(), strict=True))
+        latest = readings.recent(self._state, length=1)
+        values = {name: float(column[0]) if len(column) else np.nan for name, column in latest.statistics.items()}
         skipped, clipped = values.pop("skipped") == 1, values.pop("clipped") == 1
         updates = int(ops.convert_to_numpy(self._iterations))
         return StepRecord(update=max(updates - (not skipped), 0), clipped=clipped, skipped=skipped, **values)
 
-    def _recent_statistics(self) -> np.ndarray:
-        """Statistics of recent updates, skipped ones included, oldest first, a row each; see `STATISTICS`."""
-        ring = ops.convert_to_numpy(self._state.statistics)
-        attempts = int(ops.convert_to_numpy(self._iterations)) + self.counters()["skipped"]
-        known = min(attempts, len(ring))
-        return ring[np.arange(attempts - known, attempts) % len(ring)]
+    def recent_updates(self, since: int = 0) -> RecentUpdates:
+        """What the last updates did: up to 256, with norms by variable for 64. Reading every so often misses none.
+
+        Args:
+            since: number of the first update wanted, counted with the skipped ones.
+
+        >>> import capibara_keras as ck, keras
+        >>> optimizer = ck.SGD()
+        >>> optimizer.apply([keras.ops.array([3.0, 4.0])], [keras.Variable([1.0, 2.0])])
+        >>> optimizer.recent_updates().statistics["gradient_norm"].tolist()
+        [5.0]
+        """
+        if not self.built:
+            raise errors.ConfigError("recent_updates: there are none before the first update")
+        return readings.recent(self._state, errors.integer("since", since, 0))
 
     def clipped_share(self) -> float:
         """Share of the last 100 updates in which clipping acted; `nan` where clipping is off.
@@ -619,8 +644,8 @@ class Core(keras.optimizers.Optimizer):
         """
         if not self.built or not self._config.clips:
             return float("nan")
-        rows = self._recent_statistics()[-100:]
-        return float(np.mean(rows[:, pipeline.STATISTICS.index("clipped")])) if len(rows) else float("nan")
+        clipped = readings.recent(self._state, length=100).statistics["clipped"]
+        return float(np.mean(clipped)) if len(clipped) else float("nan")
 
     def layer_norms(self) -> dict[str, float]:
         """L2 norm of the last gradient of each layer, before clipping; `nan` where it had none.
@@ -632,11 +657,17 @@ class Core(keras.optimizers.Optimizer):
         {'w': 5.0}
         """
         layers: dict[str, list[float]] = {}
-        norms = ops.convert_to_numpy(self._state.gradient_norms) if self.built else []
-        for row, norm in zip(self._rows if self.built else [], norms, strict=True):
+        for row, norm in zip(self._rows if self.built else [], self._latest_gradient_norms(), strict=True):
             known = [] if np.isnan(norm) else [float(norm)]
             layers.setdefault(row.path.rsplit("/", 1)[0], []).extend(known)
         return {layer: sum(x**2 for x in known) ** 0.5 if known else float("nan") for layer, known in layers.items()}
+
+    def _latest_gradient_norms(self) -> np.ndarray:
+        """L2 norms of the last update's gradients, one per variable."""
+        if not self.built:
+            return np.zeros(0)
+        norms = readings.recent(self._state, length=1).variable_norms["gradient_norm"]
+        return norms[0] if len(norms) else np.full(len(self._rows), np.nan)
 
     def counters(self) -> dict[str, int]:
         """How many micro-batches were seen, and how many updates were skipped or clipped.
@@ -647,9 +678,7 @@ class Core(keras.optimizers.Optimizer):
         >>> optimizer.counters()
         {'micro_steps': 1, 'skipped': 1, 'clipped': 0, 'spikes': 0, 'dropped': 0}
         """
-        if not self.built:
-            return dict.fromkeys(pipeline.COUNTERS, 0)
-        return dict(zip(pipeline.COUNTERS, ops.convert_to_numpy(self._state.counters).tolist(), strict=True))
+        return readings.counters(self._state) if self.built else dict.fromkeys(pipeline.COUNTERS, 0)
 
     def raise_if_nonfinite(self) -> None:
         """Raise if the last update was skipped for a gradient that was not finite (`nonfinite="raise"`).
@@ -660,7 +689,7 @@ class Core(keras.optimizers.Optimizer):
         skips = self.counters()["skipped"]
         if self.built and self.statistics().skipped and skips != self._raised:
             self._set(_raised=skips)  # a call that only adds to the next window does not raise again
-            norms = ops.convert_to_numpy(self._state.gradient_norms)
+            norms = self._latest_gradient_norms()
             bad = [path_of(v) for v, x in zip(self._trainable_variables, norms, strict=True) if np.isinf(x)]
             raise FloatingPointError(
                 f"update {int(ops.convert_to_numpy(self._iterations))}: the gradient is not finite in "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import keras
 
-from capibara_keras.pipeline import Plan
+from capibara_keras.plan import Plan
 from capibara_keras.records import Record
 from capibara_keras.state import Row
 from capibara_keras.types import Variable

@@ -210,9 +210,9 @@ class Optimizer(Core):
                 raise errors.ConfigError(f"analyze_gradients: {len(gradients)} gradients for {len(paths)} variables")
             gradients = dict(zip(paths, gradients, strict=True))
         arrays = {path: ops.convert_to_numpy(g) for path, g in gradients.items() if g is not None}
-        recent = self._recent_statistics() if self.built else np.zeros((0, len(STATISTICS)))
-        clipped = None if not self._config.clips else recent[:, STATISTICS.index("clipped")].tolist()
-        norms = recent[:, STATISTICS.index("gradient_norm")].tolist()
+        recent = self.recent_updates().statistics if self.built else dict.fromkeys(STATISTICS, np.zeros(0))
+        clipped = (recent["clipped"] == 1).tolist() if self._config.clips else None
+        norms = recent["gradient_norm"].tolist()
         return analyze(arrays, norms, clipped, histogram=include_histogram, layers=include_layer_wise_stats)
 
     # Accumulation ------------------------------------------------------------------------------------------

@@ -2,28 +2,33 @@
 
 Pure functions of tensors. What is fixed for a compiled step is in a `Plan`; everything that changes is in a
 `State`. The optimizer holds a `State` of variables, and the backend turns it into a `State` of tensors and back.
+
+A stage that touches whole variables (`_norm`, `_changed`, …) is a function of one of them, and an `Execution`
+applies it to all; what lies between (`_decided`, `_recorded`) works on scalars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 from keras import ops
 
 from capibara_keras import backend, history
-from capibara_keras.clip import ClipPolicy, Gradients, NoClip
+from capibara_keras.clip import NoClip, Norms
+from capibara_keras.execution import INLINE, Execution, Item, Row
+from capibara_keras.plan import Plan, VariablePlan
 from capibara_keras.rules import UpdateRule
-from capibara_keras.types import Scalar, Scalars, Tensor
+from capibara_keras.types import Scalar, Scalars, Tensor, Variable
 
 __all__ = [
     "COUNTERS",
     "STATISTICS",
-    "GroupPlan",
-    "Plan",
     "State",
-    "VariablePlan",
     "accumulate",
     "update",
     "window_is_full",
@@ -39,14 +44,17 @@ STATISTICS = (
     "update_norm",
     "weight_decay_loss",
 )
-"""The entries of `State.statistics`."""
+"""The entries of a row of `State.statistics`."""
+
+VARIABLE_NORMS = ("gradient_norm", "parameter_norm", "update_norm")
+"""The last axis of `State.variable_norms`."""
 
 COUNTERS = ("micro_steps", "skipped", "clipped", "spikes", "dropped")
 """The entries of `State.counters`: micro-batches seen, updates skipped (for whatever reason), updates clipped,
 updates skipped as spikes, micro-batches dropped."""
 
-STATISTICS_HISTORY = 256
-"""Updates whose statistics are kept, so that reading every so often misses none."""
+STATISTICS_HISTORY, VARIABLE_HISTORY = 256, 64
+"""Updates whose statistics, and whose norms by variable, are kept, so that reading every so often misses none."""
 
 SPIKE_HISTORY, SPIKE_MINIMUM = 128, 16
 """Norms that a spike is measured against, and how many there must be."""
@@ -69,8 +77,9 @@ class State(NamedTuple):
         hyperparameters: packed vector, see `Plan`.
         counters: packed integer vector, see `COUNTERS`.
         statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
-        gradient_norms: L2 norms of the last update's gradients before clipping; nan where there was none, inf
-            where one was not finite.
+        variable_norms: for each variable a ring of the last `VARIABLE_HISTORY` updates, see `VARIABLE_NORMS`: L2 norms
+            of the gradient before clipping (nan where there was none, inf where it was not finite), and of parameter
+            and change (nan where not measured).
     """
 
     params: list[Tensor]
@@ -86,94 +95,83 @@ class State(NamedTuple):
     hyperparameters: Tensor
     counters: Tensor
     statistics: Tensor
-    gradient_norms: Tensor
+    variable_norms: Tensor
+
+    @property
+    def rows(self) -> list[Row]:
+        """What belongs to each variable."""
+        return [Row(*parts) for parts in zip(self.params, self.slots, self.averages, self.accumulators, strict=True)]
+
+    def with_rows(self, rows: Mapping[int, Row]) -> State:
+        """A state in which some variables have other rows."""
+        merged = dict(enumerate(self.rows)) | dict(rows)
+        columns = [list(column) for column in zip(*merged.values(), strict=True)]
+        return self._replace(**dict(zip(("params", "slots", "averages", "accumulators"), columns, strict=True)))
+
+    def live(self, native: Callable[[Variable], Any], read: Callable[[Variable], Tensor]) -> State:
+        """Of a state of variables: the rows as the backend's own variables, the rest as their values."""
+        rows = {i: keras.tree.map_structure(native, row) for i, row in enumerate(self.rows)}
+        return keras.tree.map_structure(read, self.rest).with_rows(rows)
+
+    @property
+    def rest(self) -> State:
+        """What does not belong to one variable."""
+        return self._replace(params=[], slots=[], averages=[], accumulators=[])
 
 
-@dataclass(frozen=True)
-class VariablePlan:
-    """What is fixed about one variable.
+class Part(NamedTuple):
+    """What a stage asks about a variable, beside its row.
 
-    Args:
-        path: its name in messages and patterns.
-        dtype: of the computation: the variable's own, at least float32.
-        group: number of its group in `Plan.groups`.
-        rate: multiplier of the learning rate.
-        decays: whether weight decay acts on it.
-        overwrite: its gradient is its next value (float8 scales).
-        constraint: Keras constraint or `None`.
-        units: axes of a unit, for unit-wise clipping; `None` leaves it unclipped there.
-        joined: updates that the optimizer had seen when the variable came in; its bias correction starts there.
+    Attributes:
+        plan: without the path, so that variables that are treated alike are equal.
+        has_gradient: whether there is one in this update.
     """
 
-    path: str
-    dtype: str
-    group: int = 0
-    rate: float = 1.0
-    decays: bool = True
-    overwrite: bool = False
-    constraint: Callable[[Tensor], Tensor] | None = None
-    units: tuple[int, ...] | None = None
-    joined: int = 0
+    plan: VariablePlan
+    has_gradient: bool
 
 
-@dataclass(frozen=True)
-class GroupPlan:
-    """Algorithm and clipping of the variables of one group.
+class Decision(NamedTuple):
+    """What an update does, in scalars: the result of measuring the gradients.
 
-    Args:
-        clip: `None` for the clipping of group 0.
-        hyperparameters: names of its entries in `State.hyperparameters`, from `offset` on.
+    Attributes:
+        ok: whether it happens.
+        norm: global gradient norm.
+        spike: whether it is skipped as a spike.
+        rate: learning rate.
+        limits: for each group what its clip policy decided; `None` where nothing is clipped.
+        clipped, threshold: see `capibara_keras.clip.Limits`.
+        scalars: what the rules need, see `_prepared_scalars`.
+        averaging: by time of joining, the weight of the new value in the average.
+        overwrites: whether averages replace the weights; `None` for never.
+        norms, spikes: of the new state.
     """
 
-    rule: UpdateRule
-    clip: ClipPolicy | None
-    hyperparameters: tuple[str, ...]
-    offset: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is fixed for a compiled step.
-
-    Args:
-        groups: group 0 holds all variables that no other one claims.
-        shared: names of the last entries of `State.hyperparameters`: `one_minus_ema_momentum`, `spike_sigma`.
-        dtype: of scalars and statistics.
-        schedule: `step -> rate`, or `None` for the rate in `State.rate`.
-        peak: largest value of the rate's schedule, for independent weight decay.
-        weight_decay_mode: "decoupled", "independent" or "l2".
-        nonfinite: "propagate" lets a non-finite gradient through; "drop_micro_batch" leaves it out of its window;
-            any other policy skips the update.
-        loss_scale: what the loss was multiplied by.
-        normalize: divide the sum of a window by the weights of its micro-batches.
-        divided: the loss arrives divided by the number of micro-batches that fill a window.
-        clip_micro_batches: clip before accumulating, not after.
-        ema_overwrite_frequency: every so many updates the weights become their average.
-        fused: one compiled step for all variables, or one per variable.
-    """
-
-    groups: tuple[GroupPlan, ...]
-    variables: tuple[VariablePlan, ...]
-    shared: tuple[str, ...] = ()
-    dtype: str = "float32"
-    schedule: Callable[[Scalar], Scalar] | None = None
-    peak: float = 1.0
-    weight_decay_mode: str = "decoupled"
-    maximize: bool = False
-    nonfinite: str = "skip"
-    loss_scale: float | None = None
-    normalize: bool = True
-    divided: bool = False
-    clip_micro_batches: bool = False
-    ema_overwrite_frequency: int | None = None
-    fused: bool = True
+    ok: Scalar
+    norm: Scalar
+    spike: Scalar
+    rate: Scalar
+    limits: list[Tensor | None]
+    clipped: Scalar
+    threshold: Scalar
+    scalars: dict[str, dict[str, Scalar]]
+    averaging: dict[str, Scalar]
+    overwrites: Scalar | None
+    norms: list[Tensor]
+    spikes: list[Tensor]
 
 
 # Accumulation ----------------------------------------------------------------------------------------------
 
 
 def accumulate(
-    plan: Plan, state: State, grads: Sequence[Tensor | None], weight: Scalar | None = None, keep: Scalar | None = None
+    plan: Plan,
+    state: State,
+    grads: Sequence[Tensor | None],
+    run: Execution = INLINE,
+    *,
+    weight: Scalar | None = None,
+    keep: Scalar | None = None,
 ) -> State:
     """Add a micro-batch to the window.
 
@@ -183,24 +181,27 @@ def accumulate(
         keep: false leaves the micro-batch out, as if it had not come.
     """
     count, full, total = state.window
+    present = [i for i, g in enumerate(grads) if g is not None]
+    items = _items(plan, state, range(len(grads)), grads)
     weight = ops.ones_like(total) if weight is None else ops.cast(weight, total.dtype)
-    norms, clipped = state.norms, ops.zeros((), "bool")
-    if plan.clip_micro_batches:
-        grads, norms, clipped = _clipped_micro_batch(plan, state, grads)
     keep = ops.ones((), "bool") if keep is None else keep
-    sums = list(state.accumulators)
-    for i, (v, g) in enumerate(zip(plan.variables, grads, strict=True)):
-        if g is not None:
-            (old,) = state.accumulators[i]
-            g = ops.cast(g, old.dtype)
-            new = ops.maximum(old, g) if v.overwrite else old + ops.cast(weight, old.dtype) * g
-            sums[i] = [ops.where(keep, new, old) if plan.nonfinite == "drop_micro_batch" else new]
-    present = ops.array([g is not None for g in grads], state.contributed[0].dtype)
+    shared: dict[str, Any] = {"weight": weight, "keep": keep, "window": list(state.window)}
+    norms, clipped, finite = state.norms, ops.zeros((), "bool"), ops.ones((), "bool")
+    if plan.clip_micro_batches:
+        index = [i for i in present if not plan.variables[i].overwrite]
+        _, (vector,) = run.each(partial(_micro_norm, plan), [items[i] for i in index], shared)
+        norm = ops.sqrt(ops.sum(vector * vector))
+        finite = ops.isfinite(norm)
+        norms = _remembered(plan, state.rest, vector, norm, index, finite)
+        limits, clipped, _ = _limits(plan, state.rest, vector, norm, index, norms)
+        items, shared = _with_limits(plan, items, index, limits), shared | {"limits": limits, "finite": finite}
+    rows, (beyond,) = run.each(partial(_added, plan), [items[i] for i in present], shared)
+    clipped = ops.logical_and(ops.logical_or(clipped, ops.any(beyond > 0)), finite)
+    arrived = ops.array([g is not None for g in grads], state.contributed[0].dtype)
     one = ops.cast(keep, count.dtype)
-    return state._replace(
-        accumulators=sums,
+    return state.with_rows(dict(zip(present, rows, strict=True)))._replace(
         window=[count + one, full, total + ops.where(keep, weight, ops.zeros_like(weight))],
-        contributed=[state.contributed[0] + one * present],
+        contributed=[state.contributed[0] + one * arrived],
         norms=norms,
         counters=_counted(state, micro_steps=ops.ones((), "bool"), dropped=ops.logical_not(keep), clipped=clipped),
     )
@@ -217,25 +218,32 @@ def window_is_full(window: Sequence[Tensor]) -> Scalar:
     return window[0] >= window[1]
 
 
-def _clipped_micro_batch(
-    plan: Plan, state: State, grads: Sequence[Tensor | None]
-) -> tuple[list[Tensor | None], list[Tensor], Scalar]:
-    """Gradients at their true scale, clipped, and the history with their norms."""
-    index = [i for i, g in enumerate(grads) if g is not None and not plan.variables[i].overwrite]
-    arrived = 1.0 if plan.loss_scale is None else plan.loss_scale
-    factor = ops.cast(state.window[1], plan.dtype) / arrived if plan.divided else 1.0 / arrived
-    gs = [ops.cast(grads[i], plan.variables[i].dtype) for i in index]
-    gs = [g * ops.cast(factor, g.dtype) for g in gs]
-    norms = ops.stack([ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype) for g in gs])
-    norm = ops.sqrt(ops.sum(norms * norms))
-    finite = ops.isfinite(norm)
-    memory = _remembered(plan, state, norms, norm, index, finite)
-    gs, clipped, _ = _clipped(plan, state, gs, norms, norm, index, memory)
-    result = list(grads)
-    for i, g in zip(index, gs, strict=True):
+def _added(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:
+    """The row with the micro-batch's gradient in its accumulator, and whether that was clipped."""
+    (old,), g = row.accumulator, own["gradient"]
+    beyond = ops.zeros((), "bool")
+    if "limits" in shared and not part.plan.overwrite:
+        g = _micro_gradient(plan, part, g, shared)
         bad = ops.full_like(g, float("nan"))  # clipping by value would make an infinite entry a finite one
-        result[i] = g if plan.nonfinite == "propagate" else ops.where(finite, g, bad)
-    return result, memory, ops.logical_and(clipped, finite)
+        done, beyond = _clip(plan, part, g, row.param, own, shared["limits"])
+        g = done if plan.nonfinite == "propagate" else ops.where(shared["finite"], done, bad)
+    g = ops.cast(g, old.dtype)
+    new = ops.maximum(old, g) if part.plan.overwrite else old + ops.cast(shared["weight"], old.dtype) * g
+    new = ops.where(shared["keep"], new, old) if plan.nonfinite == "drop_micro_batch" else new
+    return row._replace(accumulator=[new]), (ops.cast(beyond, plan.dtype),)
+
+
+def _micro_norm(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:
+    g = _micro_gradient(plan, part, own["gradient"], shared)
+    return row, (ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype),)
+
+
+def _micro_gradient(plan: Plan, part: Part, g: Tensor, shared: Any) -> Tensor:
+    """The gradient of a micro-batch at its true scale."""
+    arrived = 1.0 if plan.loss_scale is None else plan.loss_scale
+    factor = ops.cast(shared["window"][1], plan.dtype) / arrived if plan.divided else 1.0 / arrived
+    g = ops.cast(g, part.plan.dtype)
+    return g * ops.cast(factor, g.dtype)
 
 
 # Update ----------------------------------------------------------------------------------------------------
@@ -244,7 +252,8 @@ def _clipped_micro_batch(
 def update(
     plan: Plan,
     state: State,
-    grads: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None] | None = None,
+    run: Execution = INLINE,
     *,
     uncertain: frozenset[int] = frozenset(),
     schedule_step: Scalar | None = None,
@@ -253,80 +262,88 @@ def update(
     """One update from gradients that are summed over replicas.
 
     Args:
-        grads: a gradient per variable, `None` where there is none. With accumulation: the sums of the window.
+        grads: a gradient per variable, `None` where there is none. Default: the sums in the accumulators.
+        run: how the stages are run.
         uncertain: with accumulation, the variables that may have had no gradient in the whole window.
         schedule_step: where to read the schedule, instead of at the number of updates so far.
-        measure: also measure the norms of parameters and of their change.
+        measure: measure the norms of parameters and of their change, whatever `plan.statistics_every` says.
     """
-    index = [i for i, g in enumerate(grads) if g is not None and not plan.variables[i].overwrite]
-    divisor = _divisor(plan, state)
+    items = _items(plan, state, range(len(plan.variables)), grads, uncertain)
+    index = [i for i, item in enumerate(items) if item.what.has_gradient and not item.what.plan.overwrite]
+    shared: dict[str, Any] = {"window": list(state.window)}
 
     # Measure
-    gs = [_prepared(plan, i, grads[i], divisor) for i in index]
-    norms = [ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype) for g in gs]
-    vector = ops.stack(norms) if norms else ops.zeros((0,), plan.dtype)
-    norm = ops.sqrt(ops.sum(vector * vector))
-    finite = ops.isfinite(norm)
-    spike, spikes = _spiked(plan, state, norm, finite)
-    ok = ops.logical_not(spike) if plan.nonfinite == "propagate" else ops.logical_and(finite, ops.logical_not(spike))
+    _, norms = run.each(partial(_norm, plan), [items[i] for i in index], shared)
+    vector = norms[0] if norms else ops.zeros((0,), plan.dtype)
 
     # Clip
-    gs = [ops.where(ok, g, ops.zeros_like(g)) for g in gs]
-    clipped, threshold, memory = ops.zeros((), "bool"), ops.full((), float("nan"), plan.dtype), state.norms
-    if not plan.clip_micro_batches:
-        memory = _remembered(plan, state, vector, norm, index, finite)
-        safe, safe_norm = (ops.where(ok, x, ops.zeros_like(x)) for x in (vector, norm))
-        gs, clipped, threshold = _clipped(plan, state, gs, safe, safe_norm, index, memory)
+    decision = run.once(partial(_decided, plan, index), state.rest, vector, schedule_step)
 
     # Rule
-    rate = _rate(plan, state, schedule_step)
-    prepared = _prepared_scalars(plan, state, rate, ok)
-    params, slots, changes = list(state.params), list(state.slots), {}
-    for i, g in zip(index, gs, strict=True):
-        s, go = prepared[plan.variables[i].group, plan.variables[i].joined], ok
-        if i in uncertain:
-            go = ops.logical_and(ok, state.contributed[0][i] > 0)
-            s = _frozen_unless(go, s, plan.groups[plan.variables[i].group].rule)
-        params[i], slots[i], changes[i] = _updated(plan, state, i, g, s, go)
-    for i, g in enumerate(grads):
-        if g is not None and plan.variables[i].overwrite:
-            go = ops.logical_and(ok, state.contributed[0][i] > 0) if i in uncertain else ok
-            params[i] = ops.where(go, ops.cast(g, params[i].dtype), params[i])
-    params, averages = _averaged(plan, state, params, ok)
+    shared |= {"decision": decision}
+    items = _with_limits(plan, items, index, decision.limits)
+
+    def changed(measured: bool) -> tuple[list[Row], list[Tensor]]:
+        return run.each(partial(_changed, plan, measured), items, shared)
+
+    if measure or plan.statistics_every is None:
+        rows, numbers = changed(measure)
+    else:
+        due = _attempts(state) % plan.statistics_every == 0
+        rows, numbers = run.choose(due, lambda: changed(True), lambda: changed(False))
 
     # Statistics
-    unmeasured = [ops.full((), float("nan"), plan.dtype)] * 3
-    measured = _measured(plan, state, changes) if measure else unmeasured
-    flags = [ops.cast(clipped, plan.dtype), ops.cast(ops.logical_not(ok), plan.dtype)]
-    arrived = ops.zeros((), "bool") if state.window else ops.ones((), "bool")
-    return state._replace(
-        params=params,
-        slots=slots,
-        averages=averages,
-        accumulators=[[ops.zeros_like(a) for a in row] for row in state.accumulators],
-        window=[ops.zeros_like(state.window[0]), state.window[1], ops.zeros_like(state.window[2])]
-        if state.window
-        else [],
-        contributed=[ops.zeros_like(c) for c in state.contributed],
-        norms=memory,
-        spikes=spikes,
-        updates=state.updates + ops.cast(ok, state.updates.dtype),
-        counters=_counted(state, micro_steps=arrived, skipped=ops.logical_not(ok), clipped=clipped, spikes=spike),
-        statistics=_logged(state, ops.stack([rate, norm, threshold, *flags, *measured])),
-        gradient_norms=_scattered(norms, index, len(grads), plan.dtype),
-    )
+    recorded = run.once(partial(_recorded, plan, index), state.rest, decision, vector, numbers)
+    return state.with_rows(dict(enumerate(rows)))._replace(**recorded)
 
 
-def _divisor(plan: Plan, state: State) -> Scalar | None:
+def _items(
+    plan: Plan,
+    state: State,
+    index: Sequence[int],
+    grads: Sequence[Tensor | None] | None,
+    uncertain: frozenset[int] = frozenset(),
+) -> list[Item]:
+    """What the stages work on: a gradient, or what is in the accumulator."""
+    rows, items = state.rows, []
+    for i in index:
+        g = None if grads is None else grads[i]
+        has_gradient = bool(rows[i].accumulator) if grads is None else g is not None
+        own = {} if g is None else {"gradient": g}
+        if i in uncertain:
+            own["contributed"] = state.contributed[0][i]
+        items.append(Item(Part(dataclasses.replace(plan.variables[i], path=""), has_gradient), rows[i], own))
+    return items
+
+
+def _with_limits(plan: Plan, items: list[Item], index: Sequence[int], limits: Sequence[Tensor | None]) -> list[Item]:
+    """Items that have their own limit where a policy decides for each variable by itself."""
+    items = list(items)
+    for number, limit in enumerate(limits):
+        if limit is not None and len(limit.shape):
+            for k, i in enumerate(_limited(plan, index, number)):
+                items[i] = items[i]._replace(own={**items[i].own, "limit": limit[k]})
+    return items
+
+
+def _gradient(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> Tensor:
+    """The gradient of the mean loss in the dtype of the computation, negated for `maximize`."""
+    g = ops.cast(own["gradient"] if "gradient" in own else row.accumulator[0], part.plan.dtype)
+    divisor = _divisor(plan, shared["window"])
+    if divisor is not None:
+        g = g / ops.cast(divisor, g.dtype)
+    return -g if plan.maximize else g
+
+
+def _divisor(plan: Plan, window: Sequence[Tensor]) -> Scalar | None:
     """What the sum is divided by to give the gradient of the mean loss.
 
-    The sum is of w_i g_i loss_scale / K, K = micro-batches per window where the loss came `divided` by them, else 1;
-    clipped micro-batches were brought to their true scale before.
+    Micro-batches were summed at the scale at which they arrived, or with `clip_micro_batches` at their true scale.
     """
     scale = None if plan.clip_micro_batches else plan.loss_scale
-    if not state.window:
+    if not window:
         return scale
-    _, full, total = state.window
+    _, full, total = window
     full = ops.cast(full, plan.dtype)
     if plan.normalize:
         total = ops.cast(ops.where(total > 0, total, ops.ones_like(total)), plan.dtype)
@@ -336,117 +353,143 @@ def _divisor(plan: Plan, state: State) -> Scalar | None:
     return divisor if scale is None else divisor * scale
 
 
-def _prepared(plan: Plan, i: int, g: Tensor, divisor: Scalar | None) -> Tensor:
-    """The gradient in the dtype of the computation, divided, negated for `maximize`."""
-    g = ops.cast(g, plan.variables[i].dtype)
-    if divisor is not None:
-        g = g / ops.cast(divisor, g.dtype)
-    return -g if plan.maximize else g
+# Measure and clip ------------------------------------------------------------------------------------------
 
 
-def _spiked(plan: Plan, state: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:
+def _norm(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:
+    g = _gradient(plan, part, row, own, shared)
+    return row, (ops.cast(ops.sqrt(backend.sum_of_squares(g)), plan.dtype),)
+
+
+def _decided(plan: Plan, index: Sequence[int], rest: State, norms: Tensor, schedule_step: Scalar | None) -> Decision:
+    """What follows from the norms of the gradients at `index`."""
+    norm = ops.sqrt(ops.sum(norms * norms))
+    finite = ops.isfinite(norm)
+    spike, spikes = _spiked(plan, rest, norm, finite)
+    ok = ops.logical_not(spike) if plan.nonfinite == "propagate" else ops.logical_and(finite, ops.logical_not(spike))
+    none: list[Tensor | None] = [None] * len(plan.groups)
+    limits, clipped, threshold, memory = none, ops.zeros((), "bool"), ops.full((), float("nan"), plan.dtype), rest.norms
+    if not plan.clip_micro_batches:
+        memory = _remembered(plan, rest, norms, norm, index, finite)
+        safe, safe_norm = (ops.where(ok, x, ops.zeros_like(x)) for x in (norms, norm))
+        limits, clipped, threshold = _limits(plan, rest, safe, safe_norm, index, memory)
+    rate = _rate(plan, rest, schedule_step)
+    averaging, overwrites = _averaging(plan, rest, ok)
+    scalars = _prepared_scalars(plan, rest, rate, ok)
+    return Decision(
+        ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes
+    )
+
+
+def _spiked(plan: Plan, rest: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:
     """Whether the norm is far above the recent ones, and these with it. A spike is remembered too, so that
     a lasting change of level is accepted after a while."""
-    if not state.spikes:
+    if not rest.spikes:
         return ops.zeros((), "bool"), []
-    ring, count = state.spikes
+    ring, count = rest.spikes
     mean, deviation, n = history.spread(ring)
-    far = norm > mean + _shared(plan, state).spike_sigma * deviation
+    far = norm > mean + _shared(plan, rest).spike_sigma * deviation
     spike = ops.logical_and(ops.logical_and(far, n >= SPIKE_MINIMUM), finite)
     return spike, list(history.push(ring, count, norm[None], finite))
 
 
 def _remembered(
-    plan: Plan, state: State, norms: Tensor, norm: Scalar, index: list[int], finite: Scalar
+    plan: Plan, rest: State, norms: Tensor, norm: Scalar, index: Sequence[int], finite: Scalar
 ) -> list[Tensor]:
     """The clip policy's history with the norms of this update."""
-    if not state.norms:
+    if not rest.norms:
         return []
-    ring, count = state.norms
+    ring, count = rest.norms
     policy = plan.groups[0].clip
     if policy is None or not policy.per_parameter:
         return list(history.push(ring, count, norm[None], finite))
-    values = _scattered([norms[k] for k in range(len(index))], index, len(plan.variables), plan.dtype)
+    values = _scattered(norms, index, len(plan.variables))
     return list(history.push(ring, count, values, ops.logical_and(finite, ops.logical_not(ops.isnan(values)))))
 
 
-def _clipped(
-    plan: Plan,
-    state: State,
-    gs: list[Tensor],
-    norms: Tensor,
-    norm: Scalar,
-    index: list[int],
-    memory: list[Tensor],
-) -> tuple[list[Tensor], Scalar, Scalar]:
-    """Gradients after the policies of their groups, whether any was clipped, and the threshold of group 0."""
-    result = list(gs)
+def _limits(
+    plan: Plan, rest: State, norms: Tensor, norm: Scalar, index: Sequence[int], memory: list[Tensor]
+) -> tuple[list[Tensor | None], Scalar, Scalar]:
+    """What the clip policies of the groups decide, whether any clips, and the threshold of group 0."""
+    limits: list[Tensor | None] = [None] * len(plan.groups)
     clipped, threshold = ops.zeros((), "bool"), ops.full((), float("nan"), plan.dtype)
     for number, group in enumerate(plan.groups):
-        mine = [k for k, i in enumerate(index) if _clip_group(plan, i) == number]
+        mine = _limited(plan, index, number)
         if not mine or group.clip is None or isinstance(group.clip, NoClip):
             continue
-        everything = len(mine) == len(index)
         rows = memory[0] if memory and number == 0 else None
         if rows is not None and group.clip.per_parameter:
-            rows = ops.stack([rows[index[k]] for k in mine])
-        x = Gradients(
-            grads=[gs[k] for k in mine],
-            params=[state.params[index[k]] for k in mine],
-            norms=norms if everything else ops.stack([norms[k] for k in mine]),
-            global_norm=norm,
-            units=[plan.variables[index[k]].units for k in mine],
-            history=rows,
-        )
-        done = group.clip.clip(x, _hyperparameters(plan, state, number))
-        for k, g in zip(mine, done.grads, strict=True):
-            result[k] = g
-        clipped = ops.logical_or(clipped, done.clipped)
-        threshold = ops.cast(done.threshold, plan.dtype) if number == 0 else threshold
-    return result, clipped, threshold
+            rows = ops.take(rows, mine, axis=0)
+        each = norms if len(mine) == len(index) else ops.take(norms, [index.index(i) for i in mine], axis=0)
+        decided = group.clip.limits(Norms(each, norm, rows), _hyperparameters(plan, rest, number))
+        limits[number], clipped = decided.limit, ops.logical_or(clipped, decided.clipped)
+        threshold = ops.cast(decided.threshold, plan.dtype) if number == 0 else threshold
+    return limits, clipped, threshold
 
 
-def _clip_group(plan: Plan, i: int) -> int:
-    """The group whose clipping acts on variable `i`."""
-    group = plan.variables[i].group
-    return group if plan.groups[group].clip is not None else 0
+def _limited(plan: Plan, index: Sequence[int], number: int) -> list[int]:
+    """The variables that the clip policy of a group acts on."""
+    return [i for i in index if _clip_group(plan, plan.variables[i]) == number]
 
 
-def _rate(plan: Plan, state: State, schedule_step: Scalar | None) -> Scalar:
-    rate = ops.cast(state.rate, plan.dtype)
+def _clip_group(plan: Plan, v: VariablePlan) -> int:
+    """The group whose clipping acts on a variable."""
+    return v.group if plan.groups[v.group].clip is not None else 0
+
+
+def _clip(
+    plan: Plan, part: Part, g: Tensor, p: Tensor, own: Mapping[str, Tensor], limits: Sequence[Tensor | None]
+) -> tuple[Tensor, Scalar]:
+    """The clipped gradient, and whether that shows only here."""
+    number = _clip_group(plan, part.plan)
+    policy, limit = plan.groups[number].clip, limits[number]
+    if policy is None or limit is None:
+        return g, ops.zeros((), "bool")
+    return policy.clip(g, p, ops.cast(own.get("limit", limit), g.dtype), part.plan.units)
+
+
+# Rule ------------------------------------------------------------------------------------------------------
+
+
+def _rate(plan: Plan, rest: State, schedule_step: Scalar | None) -> Scalar:
+    rate = ops.cast(rest.rate, plan.dtype)
     if plan.schedule is None:
         return rate
-    return rate * ops.cast(plan.schedule(state.updates if schedule_step is None else schedule_step), plan.dtype)
+    return rate * ops.cast(plan.schedule(rest.updates if schedule_step is None else schedule_step), plan.dtype)
 
 
-def _hyperparameters(plan: Plan, state: State, number: int) -> Scalars:
+def _hyperparameters(plan: Plan, rest: State, number: int) -> Scalars:
     """The hyperparameters of a group by name."""
     group = plan.groups[number]
-    packed = ops.cast(state.hyperparameters, plan.dtype)
+    packed = ops.cast(rest.hyperparameters, plan.dtype)
     return Scalars(**{name: packed[group.offset + k] for k, name in enumerate(group.hyperparameters)})
 
 
-def _shared(plan: Plan, state: State) -> Scalars:
+def _shared(plan: Plan, rest: State) -> Scalars:
     """The hyperparameters that no group owns."""
-    packed, n = ops.cast(state.hyperparameters, plan.dtype), len(plan.shared)
+    packed, n = ops.cast(rest.hyperparameters, plan.dtype), len(plan.shared)
     size = packed.shape[0]
     return Scalars(**{name: packed[size - n + k] for k, name in enumerate(plan.shared)})
 
 
-def _prepared_scalars(plan: Plan, state: State, rate: Scalar, ok: Scalar) -> dict[tuple[int, int], Scalars]:
+def _prepared_scalars(plan: Plan, rest: State, rate: Scalar, ok: Scalar) -> dict[str, dict[str, Scalar]]:
     """For each group and time of joining: rate, decay, hyperparameters and what the rule derives from them;
     frozen if this update is skipped."""
     prepared = {}
     for number, joined in dict.fromkeys((v.group, v.joined) for v in plan.variables):
-        rule, s = plan.groups[number].rule, _hyperparameters(plan, state, number)
+        rule, s = plan.groups[number].rule, _hyperparameters(plan, rest, number)
         decay = getattr(s, "weight_decay", None)
         if decay is not None:
             modes = {"decoupled": rate, "independent": rate / plan.peak, "l2": None}
             factor = modes[plan.weight_decay_mode]
             decay = None if factor is None else factor * decay
-        s = rule.prepare(s.replace(rate=rate, decay=decay), ops.cast(state.updates + (1 - joined), plan.dtype))
-        prepared[number, joined] = _frozen_unless(ok, s, rule)
+        s = rule.prepare(s.replace(rate=rate, decay=decay), ops.cast(rest.updates + (1 - joined), plan.dtype))
+        prepared[_key(number, joined)] = vars(_frozen_unless(ok, s, rule))
     return prepared
+
+
+def _key(group: int, joined: int) -> str:
+    return f"{group}/{joined}"
 
 
 def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
@@ -455,65 +498,134 @@ def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
     return s.replace(**{k: ops.where(go, getattr(s, k), ops.full_like(getattr(s, k), x)) for k, x in neutral.items()})
 
 
-def _updated(
-    plan: Plan, state: State, i: int, g: Tensor, s: Scalars, go: Scalar
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """New value and slots of variable `i`, and how much it changed. Unless `go`, `s` is frozen."""
-    v, old = plan.variables[i], state.params[i]
+def _changed(
+    plan: Plan, measure: bool, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any
+) -> tuple[Row, tuple[Scalar, Scalar, Scalar]]:
+    """The new row of a variable; whether its gradient was clipped, its norm and the norm of its change."""
+    v, old, decision, beyond = part.plan, row.param, shared["decision"], ops.zeros((), "bool")
+    delta = None
+    if part.has_gradient:
+        go = ops.logical_and(decision.ok, own["contributed"] > 0) if "contributed" in own else decision.ok
+        if v.overwrite:
+            g = own["gradient"] if "gradient" in own else row.accumulator[0]
+            row = row._replace(param=ops.where(go, ops.cast(g, old.dtype), old))
+        else:
+            g = _gradient(plan, part, row, own, shared)
+            g = ops.where(decision.ok, g, ops.zeros_like(g))
+            g, beyond = _clip(plan, part, g, old, own, decision.limits)
+            s = Scalars(**decision.scalars[_key(v.group, v.joined)])
+            s = _frozen_unless(go, s, plan.groups[v.group].rule) if "contributed" in own else s
+            row, delta = _updated(plan, part, row, g, s, go)
+    row = _averaged(part, row, decision)
+    if shared["window"] and row.accumulator:
+        row = row._replace(accumulator=[ops.zeros_like(row.accumulator[0])])
+    unknown = ops.full((), float("nan"), plan.dtype)
+    measured = (unknown, unknown)
+    if measure and not v.overwrite:
+        p_norm = ops.sqrt(backend.sum_of_squares(ops.cast(old, v.dtype)))
+        d_norm = ops.zeros_like(p_norm) if delta is None else ops.sqrt(backend.sum_of_squares(delta))
+        measured = (ops.cast(p_norm, plan.dtype), ops.cast(d_norm, plan.dtype))
+    return row, (ops.cast(beyond, plan.dtype), *measured)
+
+
+def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar) -> tuple[Row, Tensor]:
+    """New value and slots, and how much the value changed. If this update is skipped, `s` is frozen already."""
+    v, old = part.plan, row.param
     rule, decays = plan.groups[v.group].rule, v.decays and hasattr(s, "weight_decay")
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
     if v.rate != 1.0:
         s = s.replace(rate=s.rate * v.rate, decay=None if s.decay is None else s.decay * v.rate)
     p = ops.cast(old, v.dtype)
-
-    def apply() -> tuple[Tensor, tuple[Tensor, ...]]:
-        penalised = g + s.weight_decay * p if decays and plan.weight_decay_mode == "l2" else g
-        return rule.update(penalised, p, tuple(state.slots[i]), s if decays else s.replace(decay=None))
-
-    call = apply if plan.fused else backend.compiled(apply)
-    delta, slots = call()
+    penalised = g + s.weight_decay * p if decays and plan.weight_decay_mode == "l2" else g
+    delta, slots = rule.update(penalised, p, tuple(row.slots), s if decays else s.replace(decay=None))
     new = ops.where(go, p + delta, p)  # a delta of 0 would make -0 a 0
     if v.constraint is not None:
         new = ops.where(go, v.constraint(new), p)
         delta = new - p
-    return ops.cast(new, old.dtype), list(slots), delta
+    return row._replace(param=ops.cast(new, old.dtype), slots=list(slots)), delta
 
 
-def _averaged(plan: Plan, state: State, params: list[Tensor], ok: Scalar) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Exponential moving averages of the new weights (Polyak & Juditsky 1992); the first is the weights themselves."""
-    if not any(state.averages):
-        return params, state.averages
-    usual, weights = _shared(plan, state).one_minus_ema_momentum, {}
+def _averaging(plan: Plan, rest: State, ok: Scalar) -> tuple[dict[str, Scalar], Scalar | None]:
+    """By time of joining, the weight of the new value in the average: the first average is the value itself. And
+    whether averages replace the weights now."""
+    if "one_minus_ema_momentum" not in plan.shared:
+        return {}, None
+    usual, weights = _shared(plan, rest).one_minus_ema_momentum, {}
     for joined in dict.fromkeys(v.joined for v in plan.variables):
-        weight = ops.where(state.updates == joined, ops.ones_like(usual), usual)
-        weights[joined] = ops.where(ok, weight, ops.zeros_like(weight))
+        weight = ops.where(rest.updates == joined, ops.ones_like(usual), usual)
+        weights[str(joined)] = ops.where(ok, weight, ops.zeros_like(weight))
     every = plan.ema_overwrite_frequency
-    due = None
-    if every:
-        due = ops.logical_and(ok, (state.updates + 1) % ops.cast(every, state.updates.dtype) == 0)
-    params, averages = list(params), list(state.averages)
-    for i, row in enumerate(state.averages):
-        if row:
-            p = ops.cast(params[i], row[0].dtype)
-            average = row[0] + ops.cast(weights[plan.variables[i].joined], p.dtype) * (p - row[0])
-            averages[i] = [average]
-            if due is not None:
-                params[i] = ops.cast(ops.where(due, average, p), params[i].dtype)
-    return params, averages
+    if not every:
+        return weights, None
+    return weights, ops.logical_and(ok, (rest.updates + 1) % ops.cast(every, rest.updates.dtype) == 0)
 
 
-def _measured(plan: Plan, state: State, changes: dict[int, Tensor]) -> list[Scalar]:
-    """Norm of the parameters, norm of their change, and the penalty that weight decay amounts to."""
-    zero = ops.zeros((), plan.dtype)
-    total, penalty = zero, zero
-    for p, v in zip(state.params, plan.variables, strict=True):
-        if not v.overwrite:
-            square = ops.cast(backend.sum_of_squares(ops.cast(p, v.dtype)), plan.dtype)
-            total = total + square
-            if v.decays:
-                penalty = penalty + getattr(_hyperparameters(plan, state, v.group), "weight_decay", zero) * square
-    moved = [ops.cast(backend.sum_of_squares(d), plan.dtype) for d in changes.values()]
-    return [ops.sqrt(total), ops.sqrt(sum(moved, zero)), 0.5 * penalty]
+def _averaged(part: Part, row: Row, decision: Decision) -> Row:
+    """Exponential moving average of the new weights (Polyak & Juditsky 1992)."""
+    if not row.average:
+        return row
+    (average,) = row.average
+    p = ops.cast(row.param, average.dtype)
+    average = average + ops.cast(decision.averaging[str(part.plan.joined)], p.dtype) * (p - average)
+    if decision.overwrites is not None:
+        row = row._replace(param=ops.cast(ops.where(decision.overwrites, average, p), row.param.dtype))
+    return row._replace(average=[average])
+
+
+# Statistics ------------------------------------------------------------------------------------------------
+
+
+def _recorded(
+    plan: Plan, index: Sequence[int], rest: State, decision: Decision, norms: Tensor, numbers: Sequence[Tensor]
+) -> dict[str, Any]:
+    """The entries of the state that are no variable's own, after this update.
+
+    Args:
+        norms: of the gradients at `index`.
+        numbers: what `_changed` returned, for all variables.
+    """
+    beyond, parameter_norms, update_norms = numbers
+    ok, clipped = decision.ok, ops.logical_or(decision.clipped, ops.any(beyond > 0))
+    skipped = ops.logical_not(ok)
+    known = ops.array([not v.overwrite for v in plan.variables])
+    squares = ops.where(known, ops.square(parameter_norms), ops.zeros_like(parameter_norms))
+    moved = ops.where(known, ops.square(update_norms), ops.zeros_like(update_norms))
+    measured = [ops.sqrt(ops.sum(squares)), ops.sqrt(ops.sum(moved)), 0.5 * _penalty(plan, rest, squares)]
+    flags = [ops.cast(flag, plan.dtype) for flag in (clipped, skipped)]
+    bad = ops.logical_not(ops.isfinite(norms))
+    gradient_norms = _scattered(ops.where(bad, ops.full_like(norms, float("inf")), norms), index, len(plan.variables))
+    row = ops.stack([decision.rate, decision.norm, decision.threshold, *flags, *measured])
+    by_variable = ops.stack([gradient_norms, parameter_norms, update_norms], axis=1)
+    arrived = ops.zeros((), "bool") if rest.window else ops.ones((), "bool")
+    recorded: dict[str, Any] = {
+        "updates": rest.updates + ops.cast(ok, rest.updates.dtype),
+        "counters": _counted(rest, micro_steps=arrived, skipped=skipped, clipped=clipped, spikes=decision.spike),
+        "statistics": _logged(rest.statistics, _attempts(rest), row[None, :], axis=0),
+        "variable_norms": _logged(rest.variable_norms, _attempts(rest), by_variable[:, None, :], axis=1),
+        "norms": decision.norms,
+        "spikes": decision.spikes,
+    }
+    if rest.window:
+        count, full, total = rest.window
+        recorded["window"] = [ops.zeros_like(count), full, ops.zeros_like(total)]
+        recorded["contributed"] = [ops.zeros_like(c) for c in rest.contributed]
+    return recorded
+
+
+def _penalty(plan: Plan, rest: State, squares: Tensor) -> Scalar:
+    """Sum over the decayed variables of weight_decay ||p||²."""
+    total = ops.zeros((), plan.dtype)
+    for number, group in enumerate(plan.groups):
+        decayed = np.array([v.decays and v.group == number for v in plan.variables])
+        if "weight_decay" in group.hyperparameters and decayed.any():
+            decay = _hyperparameters(plan, rest, number).weight_decay
+            total = total + decay * ops.sum(ops.where(decayed, squares, ops.zeros_like(squares)))
+    return total
+
+
+def _attempts(state: State) -> Scalar:
+    """Updates so far, skipped ones included."""
+    return ops.cast(state.updates, "int32") + ops.cast(state.counters[COUNTERS.index("skipped")], "int32")
 
 
 def _counted(state: State, **events: Scalar) -> Tensor:
@@ -522,16 +634,18 @@ def _counted(state: State, **events: Scalar) -> Tensor:
     return state.counters + ops.cast(ops.stack([events.get(name, no) for name in COUNTERS]), state.counters.dtype)
 
 
-def _logged(state: State, row: Tensor) -> Tensor:
-    """The ring of statistics with a row over the oldest."""
-    attempts = ops.cast(state.updates, "int32") + ops.cast(state.counters[COUNTERS.index("skipped")], "int32")
-    here = ops.arange(STATISTICS_HISTORY, dtype="int32") == attempts % STATISTICS_HISTORY
-    return ops.where(here[:, None], row[None, :], state.statistics)
+def _logged(ring: Tensor, count: Scalar, entry: Tensor, axis: int) -> Tensor:
+    """The ring with an entry (of length 1 along `axis`) over the oldest."""
+    length = ring.shape[axis]
+    here = ops.arange(length, dtype="int32") == count % length
+    shape = [length if i == axis else 1 for i in range(len(ring.shape))]
+    return ops.where(ops.reshape(here, shape), entry, ring)
 
 
-def _scattered(norms: list[Scalar], index: list[int], size: int, dtype: str) -> Tensor:
-    """A vector with `norms` at positions `index`, inf for nan, and nan elsewhere."""
-    at = dict(zip(index, norms, strict=True))
-    nan = ops.full((), float("nan"), dtype)
-    vector, absent = ops.stack([at.get(i, nan) for i in range(size)]), ops.array([i not in at for i in range(size)])
-    return ops.where(ops.logical_or(absent, ops.isfinite(vector)), vector, ops.full_like(vector, float("inf")))
+def _scattered(values: Tensor, index: Sequence[int], size: int) -> Tensor:
+    """A vector of `size` entries with `values` at positions `index`, and nan elsewhere."""
+    if list(index) == list(range(size)):
+        return values
+    places = np.full(size, len(index))
+    places[list(index)] = np.arange(len(index))
+    return ops.take(ops.append(values, ops.full((1,), float("nan"), values.dtype)), places, axis=0)

@@ -10,7 +10,7 @@ import keras
 from capibara_keras import groups
 from capibara_keras.clip import UnitwiseClip
 from capibara_keras.config import OptimizerConfig
-from capibara_keras.pipeline import GroupPlan, Plan, VariablePlan
+from capibara_keras.plan import GroupPlan, Plan, VariablePlan
 from capibara_keras.state import Row, compute_dtype, overwrites, path_of, scalar_dtype
 from capibara_keras.types import Variable
 from capibara_keras.units import unit_axes
@@ -96,7 +96,7 @@ def make_plan(
         divided=divided,
         clip_micro_batches=configuration.accumulates and not configuration.defer_clip_until_accumulation,
         ema_overwrite_frequency=configuration.ema_overwrite_frequency,
-        fused=configuration.foreach,
+        statistics_every=configuration.statistics_every,
     )
 
 

@@ -103,8 +103,13 @@ class StateVariables:
             hyperparameters=self._untracked("hyperparameters", configuration.packed_values, dtype),
             counters=old.counters if old else self._vector("counters", (len(pipeline.COUNTERS),), "int"),
             statistics=old.statistics if old else self._ring("statistics", dtype),
-            gradient_norms=self._resized(
-                "gradient_norms", old and [old.gradient_norms], (size,), dtype, _nan, places=places
+            variable_norms=self._resized(
+                "variable_norms",
+                old and [old.variable_norms],
+                (size, pipeline.VARIABLE_HISTORY, len(pipeline.VARIABLE_NORMS)),
+                dtype,
+                _nan,
+                places=places,
             ),
         )
         return self.state
@@ -125,7 +130,7 @@ class StateVariables:
         named = {
             "counters": [state.counters],
             "statistics": [state.statistics],
-            "gradient_norms": [state.gradient_norms],
+            "variable_norms": [state.variable_norms],
             "micro_step": state.window[:1],
             "window_weight": state.window[2:],
             "contributed": state.contributed,

@@ -108,6 +108,7 @@ BAD: dict[str, tuple[dict[str, Any], list[Any]]] = {
     ),
     "maximize": ({}, BOOLEAN),
     "foreach": ({}, BOOLEAN),
+    "statistics_every": ({}, COUNT),
     "differentiable": ({}, BOOLEAN),
     "shard_state": ({}, BOOLEAN),
     "jit_compile": ({}, BOOLEAN),

@@ -18,7 +18,7 @@ from tests import problem
 pytestmark = pytest.mark.filterwarnings("ignore:SGD. nesterov together with dampening")
 
 BAD = (np.nan, np.inf, -np.inf)
-REPORTS = ("counters", "statistics", "gradient_norms")
+REPORTS = ("counters", "statistics", "variable_norms")
 """State that tells what happened; all other state must stay."""
 
 RULES = {

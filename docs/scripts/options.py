@@ -34,6 +34,7 @@ TOPICS = {
         "name",
         "maximize",
         "foreach",
+        "statistics_every",
         "differentiable",
         "shard_state",
         "jit_compile",

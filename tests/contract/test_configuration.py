@@ -40,6 +40,7 @@ COMMON: dict[str, Any] = {
     "nonfinite": "propagate",
     "maximize": True,
     "foreach": False,
+    "statistics_every": 2,
     "differentiable": True,
     "jit_compile": False,
     "no_deprecation_warning": True,

@@ -1,86 +1,23 @@
-"""The only TensorFlow and JAX code: reading, summing over replicas, compiling, writing.
-
-Everything else is `keras.ops`. The functions below are those of the active Keras backend.
-"""
+"""TensorFlow: state lives in variables that compiled functions read and write in place."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import tree
 
+from capibara_keras.backend.bundles import bundles
+from capibara_keras.backend.step import Cache, Extra, Grads, Step, changed, full
 from capibara_keras.types import Scalar, Tensor, Variable
 
-__all__ = [
-    "Step",
-    "colocated",
-    "compiled",
-    "cos",
-    "dense",
-    "flush",
-    "native",
-    "outside_trace",
-    "read",
-    "run",
-    "scope",
-    "sharded_layout",
-    "sum_of_squares",
-    "tracing",
-    "unconverted",
-]
+__all__ = ["TensorFlow"]
 
-Grads: TypeAlias = list[Tensor | None]
-Extra: TypeAlias = Mapping[str, Tensor]
-Cache: TypeAlias = dict[Hashable, Any]
-
-
-@dataclass(frozen=True)
-class Window:
-    """The halves of an update that accumulation adds; all pure.
-
-    Args:
-        accumulate: `(state, grads, extra, keep) -> state`.
-        sums: picks from a state what `Step.update` takes as gradients.
-        is_due: `window` of the state -> whether the update runs now; `None` for never.
-        is_finite: grads -> whether to keep the micro-batch; `None` to keep all.
-        reduced: micro-batches are summed over replicas before they are accumulated, not after.
-    """
-
-    accumulate: Callable[[Any, Grads, Extra, Scalar | None], Any]
-    sums: Callable[[Any], list[Tensor]]
-    is_due: Callable[[Any], Scalar] | None
-    is_finite: Callable[[Grads], Scalar] | None = None
-    reduced: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of `apply` as pure functions over a nested structure of variables.
-
-    Args:
-        variables: nested structure of variables with `params`, `counters` and `window`; the state is the same
-            structure of tensors.
-        update: `(state, grads, extra) -> state`, with gradients summed over replicas.
-        window: what accumulation adds, or `None`.
-        jit: compile with XLA.
-        fused: compile `update` as one; else it compiles its parts itself.
-    """
-
-    variables: Any
-    update: Callable[[Any, Grads, Extra], Any]
-    window: Window | None = None
-    jit: bool = True
-    fused: bool = True
-
-    @property
-    def open_window(self) -> Window:
-        """The window, where there must be one."""
-        assert self.window is not None
-        return self.window
+WHOLE = 32
+"""Up to so many variables are compiled as one: bundles would cost more than they save."""
 
 
 class TensorFlow:
@@ -112,6 +49,10 @@ class TensorFlow:
         rows = self.tf.reshape(squares, [-1, columns])
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
 
+    def cond(self, due: Scalar, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        """What `then()` or `otherwise()` returns."""
+        return self.tf.cond(due, then, otherwise)
+
     def cos(self, x: Tensor) -> Tensor:
         """The cosine, in the dtype of x."""
         return self.tf.cos(x)
@@ -119,10 +60,6 @@ class TensorFlow:
     @property
     def _accelerated(self) -> bool:
         return any(device.device_type != "CPU" for device in self.tf.config.list_logical_devices())
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A pure function, compiled with XLA."""
-        return self.traced(function, jit=True)
 
     def traced(self, function: Callable[..., Any], *, jit: bool = False) -> Callable[..., Any]:
         """A graph function. Each optimizer makes its own of the same code: not the retracing TensorFlow warns of."""
@@ -160,7 +97,7 @@ class TensorFlow:
     def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:
         """One call of `apply`: accumulate if there is a window, and update if it is due."""
         if self.tf.distribute.has_strategy():
-            replicated = _Replicated(self, step, extra)
+            replicated = Replicated(self, step, extra)
             self.tf.distribute.get_replica_context().merge_call(replicated.apply, args=tuple(grads))
             return
         missing = tuple(g is None for g in grads)
@@ -174,7 +111,7 @@ class TensorFlow:
         strategy = getattr(self.native(step.variables.counters), "distribute_strategy", None)
         if (key, "flush") not in cache:
             if strategy is not None:
-                merge = _Replicated(self, step, {}).flush
+                merge = Replicated(self, step, {}).flush
                 call = lambda: tf.distribute.get_replica_context().merge_call(merge)  # noqa: E731
                 cache[key, "flush"] = self.traced(lambda: strategy.run(call))
             else:
@@ -189,14 +126,15 @@ class TensorFlow:
         update = self._update_function(step, missing)
         if window is None:
             return update
+        run = Live(self, step)
 
         def accumulate(present: list[Tensor], extra: Extra) -> None:
-            state, grads = self._read_all(step), _full(present, missing)
+            grads = full(present, missing)
             keep = window.is_finite(grads) if window.is_finite else None
-            self._write(step, state, window.accumulate(state, grads, extra, keep))
+            self._through(step, lambda state: window.accumulate(state, grads, extra, keep, run))
 
-        if step.jit:
-            accumulate = self.compiled(accumulate)
+        if step.jit and run.whole:
+            accumulate = self.traced(accumulate, jit=True)
 
         def both(present: list[Tensor], extra: Extra) -> None:
             accumulate(present, extra)
@@ -210,22 +148,90 @@ class TensorFlow:
         return self.traced(both)
 
     def _update_function(self, step: Step, missing: tuple[bool, ...]) -> Callable[..., None]:
+        run = Live(self, step)
+
         def update(present: list[Tensor], extra: Extra) -> None:
-            state = self._read_all(step)
-            grads = step.window.sums(state) if step.window else _full(present, missing)
-            self._write(step, state, step.update(state, grads, extra))
+            grads = None if step.window else full(present, missing)
+            self._through(step, lambda state: step.update(state, grads, extra, run))
 
-        return self.traced(update, jit=step.jit and step.fused)
+        return self.traced(update, jit=step.jit and run.whole)
 
-    def _read_all(self, step: Step) -> Any:
-        return tree.map_structure(self.read, step.variables)
-
-    def _write(self, step: Step, old: Any, new: Any) -> None:
-        for variable, before, after in _changed(step.variables, old, new):
+    def _through(self, step: Step, function: Callable[[Any], Any]) -> None:
+        """Read what belongs to no single variable, compute, write; the rest `Live` changes in place."""
+        old = step.variables.live(self.native, self.read)
+        for variable, before, after in changed(step.variables, old, function(old)):
             self.native(variable).assign(self.tf.cast(after, before.dtype))
 
 
-class _Replicated:
+class Live:
+    """An `Execution` on variables, which change in place.
+
+    A large model is compiled in bundles of variables that repeat (see `bundles`): for one layer, then run for each.
+    That saves most of the time to trace and compile. The bundles are compiled functions inside one that is not;
+    where the caller compiles that too, they only save tracing.
+    """
+
+    def __init__(self, backend: TensorFlow, step: Step) -> None:
+        self.backend, self.tf, self.jit = backend, backend.tf, step.jit
+        self.fused, size = step.fused, len(step.variables.params)
+        self.whole = step.fused and size <= WHOLE
+
+    def each(self, stage: Any, items: Sequence[Any], shared: Any) -> tuple[list[Any], list[Tensor]]:
+        if not items:
+            return [], []
+        if self.whole:
+            parts = [list(range(len(items)))]
+        elif self.fused:
+            parts = bundles([self._signature(item) for item in items])
+        else:
+            parts = [[i] for i in range(len(items))]
+        functions: dict[Hashable, Callable[..., Any]] = {}
+        vectors = []
+        for part in parts:
+            whats = tuple(items[i].what for i in part)
+            if whats not in functions:
+                function = partial(self._in_place, stage, whats)
+                functions[whats] = function if self.whole else self.backend.traced(function, jit=self.jit)
+            vectors.append(functions[whats]([items[i].row for i in part], [items[i].own for i in part], shared))
+        order = [i for part in parts for i in part]
+        columns = [self.tf.concat(column, 0) if len(parts) > 1 else column[0] for column in zip(*vectors, strict=True)]
+        if order != sorted(order):
+            places = sorted(range(len(order)), key=order.__getitem__)
+            columns = [self.tf.gather(column, places) for column in columns]
+        return [item.row for item in items], columns
+
+    def _in_place(
+        self, stage: Any, whats: Sequence[Any], rows: list[Any], owns: list[Any], shared: Any
+    ) -> list[Tensor]:
+        numbers = []
+        for what, variables, own in zip(whats, rows, owns, strict=True):
+            old = tree.map_structure(self.backend.read, variables)
+            new, measured = stage(what, old, own, shared)
+            for variable, before, after in changed(variables, old, new):
+                variable.assign(self.tf.cast(after, before.dtype))
+            numbers.append(measured)
+        return [self.tf.stack(column) for column in zip(*numbers, strict=True)]
+
+    def _signature(self, item: Any) -> Hashable:
+        """Items of equal signature are treated by the same compiled code."""
+        tensors = [*tree.flatten(item.row), *item.own.values()]
+        return item.what, tuple(item.own), tuple((tuple(x.shape), x.dtype) for x in tensors)
+
+    def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
+        return function(*tensors) if self.whole else self.backend.traced(function, jit=self.jit)(*tensors)
+
+    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Tensor]]:
+        rows: list[Any] = []
+
+        def numbers(branch: Callable[[], Any]) -> list[Tensor]:
+            rows[:], vectors = branch()
+            return vectors
+
+        vectors = self.tf.cond(first, lambda: numbers(one), lambda: numbers(other))
+        return rows, vectors
+
+
+class Replicated:
     """An update under a `tf.distribute` strategy: one all-reduce, and every replica computes the same update from
     the same sums. Its methods run in the cross-replica context; only there may a collective be conditional."""
 
@@ -241,7 +247,7 @@ class _Replicated:
         micro = self.summed(strategy, grads) if window.reduced else list(grads)
         keep = self.unanimous(strategy, micro) if window.is_finite else None
         state = each(self.snapshot)
-        self.write(strategy, state, each(window.accumulate, (state, micro, self.extra, keep)))
+        self.write(strategy, state, each(self.replica_window, (state, micro, keep)))
         if window.is_due is not None:
             due = each(lambda: window.is_due([self.backend.read(v) for v in self.step.variables.window]))
             first = strategy.experimental_local_results(due)[0]
@@ -257,8 +263,11 @@ class _Replicated:
         self.write(strategy, state, strategy.extended.call_for_each_replica(self.replica_update, (state, list(grads))))
 
     def replica_update(self, state: Any, grads: Grads) -> Any:
-        call = lambda: self.step.update(state, grads, self.extra)  # noqa: E731
-        return self.backend.compiled(call)() if self.step.jit and self.step.fused else call()
+        call = lambda: self.step.update(state, grads, self.extra, self.step.inline)  # noqa: E731
+        return self.backend.traced(call, jit=self.step.jit)()
+
+    def replica_window(self, state: Any, grads: Grads, keep: Scalar | None) -> Any:
+        return self.step.open_window.accumulate(state, grads, self.extra, keep, self.step.inline)
 
     def summed(self, strategy: Any, parts: Sequence[Any]) -> list[Any]:
         """Sums over replicas, in one collective; `None` stays."""
@@ -293,137 +302,5 @@ class _Replicated:
         def assign(variable: Any, value: Any) -> Any:
             return variable.assign(self.tf.cast(value, variable.dtype))
 
-        for variable, _, after in _changed(self.step.variables, old, new):
+        for variable, _, after in changed(self.step.variables, old, new):
             strategy.extended.update(self.backend.native(variable), assign, args=(after,), group=False)
-
-
-class Functional:
-    """State passes through: Keras collects the assignments (JAX), or they happen at once (other backends)."""
-
-    def read(self, variable: Variable) -> Tensor:
-        return ops.convert_to_tensor(variable)
-
-    def native(self, variable: Variable) -> Variable:
-        return variable
-
-    def dense(self, gradient: Tensor, like: Variable) -> Tensor:
-        return ops.convert_to_tensor(gradient, sparse=False)
-
-    def sum_of_squares(self, x: Tensor) -> Scalar:
-        return ops.sum(ops.square(x))
-
-    def cos(self, x: Tensor) -> Tensor:
-        return ops.cos(x)
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return function
-
-    def unconverted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return function
-
-    def tracing(self, gradients: Sequence[Tensor]) -> bool:
-        return False
-
-    def outside_trace(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def scope(self, optimizer: Any) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
-
-    @contextlib.contextmanager
-    def colocated(self, variable: Variable) -> Iterator[None]:
-        yield
-
-    def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
-        return layout
-
-    def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:
-        window = step.window
-
-        def pure(state: Any, grads: Grads, extra: Extra) -> Any:
-            if window is None:
-                return step.update(state, grads, extra)
-            state = window.accumulate(state, grads, extra, window.is_finite(grads) if window.is_finite else None)
-            if window.is_due is None:
-                return state
-            return self.cond(
-                window.is_due(state.window), lambda s: step.update(s, window.sums(s), extra), lambda s: s, state
-            )
-
-        self._through(pure, step, grads, extra, cache, (key, tuple(g is None for g in grads)))
-
-    def flush(self, step: Step, cache: Cache, key: Hashable) -> None:
-        def pure(state: Any, grads: Grads, extra: Extra) -> Any:
-            return step.update(state, step.open_window.sums(state), extra)
-
-        self._through(pure, step, [], {}, cache, (key, "flush"))
-
-    def _through(
-        self, pure: Callable[..., Any], step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable
-    ) -> None:
-        """Read, compute, write; compiled here unless an outer function is being compiled."""
-        old = tree.map_structure(self.read, step.variables)
-        if step.jit and not self.tracing([*tree.flatten(old), *grads]):
-            pure = cache.setdefault(key, self.compiled(pure))
-        for variable, _, after in _changed(step.variables, old, pure(old, grads, dict(extra))):
-            variable.assign(after)
-
-    def cond(self, due: Scalar, then: Callable[[Any], Any], otherwise: Callable[[Any], Any], state: Any) -> Any:
-        return then(state) if due else otherwise(state)
-
-
-class Jax(Functional):
-    """In Keras' own jit the step is inlined; called eagerly, it is compiled here."""
-
-    def __init__(self) -> None:
-        import jax
-
-        self.jax = jax
-
-    def cos(self, x: Tensor) -> Tensor:
-        """Keras' own makes float32 of float64."""
-        return self.jax.numpy.cos(x)
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.jax.jit(function)
-
-    def tracing(self, gradients: Sequence[Tensor]) -> bool:
-        return any(isinstance(g, self.jax.core.Tracer) for g in gradients)
-
-    def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
-        """`layout` with the first free axis that divides spread over the data-parallel devices."""
-        distribution = keras.distribution.distribution()
-        if distribution is None:
-            return layout
-        mesh, name = distribution.device_mesh, distribution.batch_dim_name
-        size = mesh.shape[mesh.axis_names.index(name)]
-        axes = list(layout.axes) if layout is not None else [None] * len(shape)
-        free = [i for i, (axis, n) in enumerate(zip(axes, shape, strict=True)) if axis is None and n % size == 0]
-        if not free:
-            return layout
-        axes[free[0]] = name
-        return keras.distribution.TensorLayout(axes, mesh)
-
-    def cond(self, due: Scalar, then: Callable[[Any], Any], otherwise: Callable[[Any], Any], state: Any) -> Any:
-        return self.jax.lax.cond(due, then, otherwise, state)
-
-
-def _full(present: list[Tensor], missing: Sequence[bool]) -> Grads:
-    """Gradients with `None` put back where one is missing."""
-    rest = iter(present)
-    return [None if absent else next(rest) for absent in missing]
-
-
-def _changed(variables: Any, old: Any, new: Any) -> Iterator[tuple[Variable, Tensor, Tensor]]:
-    """(variable, old value, new value) wherever the step made a new tensor."""
-    rows = zip(tree.flatten(variables), tree.flatten(old), tree.flatten(new), strict=True)
-    return ((variable, a, b) for variable, a, b in rows if a is not b)
-
-
-_ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(), Functional)()
-
-read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
-sum_of_squares, compiled, tracing = _ACTIVE.sum_of_squares, _ACTIVE.compiled, _ACTIVE.tracing
-colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
-sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
-run, flush, cos = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos

@@ -90,6 +90,15 @@ class TensorFlow:
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
             yield
 
+    def observes(self, loss: Tensor) -> bool:
+        """Whether `scale_loss` may keep the loss: a scalar, of the only replica. Where losses pass through a function
+        that is differentiated as a whole, as on JAX, they would leak out of it."""
+        return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
+
+    def in_replica(self) -> bool:
+        """Whether this is one of several replicas, which must not write what they share."""
+        return self.tf.distribute.has_strategy() and not self.tf.distribute.in_cross_replica_context()
+
     def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
         """The layout of state for a variable with this layout; only JAX can spread it over devices."""
         return layout

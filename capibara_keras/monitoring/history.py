@@ -46,7 +46,7 @@ class History:
         first_parameters: norms of layers at the first measurement, and `first_parameter_norm` of all.
         absent: for each variable, for how many updates it has had no gradient.
         bad_gradients: for how many updates the gradient has not been finite.
-        silent: for each unit, for how many updates its gradient has been 0 at every probe; `unit_layers` their layers.
+        silent: for each unit, for how many updates its gradient has been 0; `unit_layers` their layers.
         validation: the last (update, validation loss, median of the last 30 losses then).
     """
 
@@ -67,7 +67,7 @@ class History:
         self.absent = np.zeros(len(subject.paths), np.int64)
         self.bad_gradients = self.bad_losses = 0
         self.silent, self.half_precision = np.zeros(0, np.int64), Ring(PROBES)
-        self.unit_layers, self._probed = np.zeros(0, np.int64), -1
+        self.unit_layers = np.zeros(0, np.int64)
         self.validation = Ring(VALIDATIONS, 3)
         self.parameter_change = math.nan
         self._dot = _Mean()
@@ -161,19 +161,15 @@ class History:
 
     def _observe_probe(self, x: Observation, probe: Probe) -> None:
         self.arrived.add("probe")
-        if len(probe.silent_units) != len(self.silent):
-            self.silent = np.zeros(len(probe.silent_units), np.int64)
-        since = x.update - self._probed if self._probed >= 0 else 0
-        self.silent = np.where(probe.silent_units, self.silent + since, 0)
-        self.unit_layers, self._probed = probe.unit_layers, x.update
+        self.silent, self.unit_layers = probe.silent_updates, probe.unit_layers
         if len(probe.small_entries):
             small = np.nansum(probe.small_entries)
             share = np.nansum(probe.half_precision * probe.small_entries) / small if small >= 16 else 0.0
             zero = self.subject.matrices[self.subject.layer_of] & (probe.zero_fraction > 0.3)
             self.half_precision.push(float(share == 1.0 and bool(zero.any())))
-        if math.isfinite(probe.gradient_dot) and math.isfinite(x.gradient_norm):
+        if math.isfinite(probe.gradient_dot) and math.isfinite(probe.gradient_square):
             self._dot.add(probe.gradient_dot)
-            self._square.add(x.gradient_norm**2)
+            self._square.add(probe.gradient_square)
 
 
 class _Mean:

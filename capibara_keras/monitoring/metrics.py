@@ -47,9 +47,10 @@ class OptimizationMetrics(Record):
         loss_smoothness: 1 - Σ(l_t - l_{t-1})² / 4 Σ(l_t - mean)² over W losses, at least 0 (von Neumann 1941):
             1 for a clean trend, ½ for noise around a level, 0 for strict alternation. Needs 10 losses.
         grad_variance: E|g - E g|² / |E g|². Below 1 the signal dominates; above 50 noise does: raise the batch size or
-            lower the rate. From micro-batches or replicas (McCandlish et al. 2018, appendix A), else from the products
-            of successive gradients; `inf` where no signal is left, `nan` where neither is measured. It is also their
-            noise scale B_simple, in batches of an update: how many of them would make noise and signal equal.
+            lower the rate. From the norms of micro-batches where they are given (McCandlish et al. 2018, appendix A),
+            else from |g_t|² and the product of g_t with the mean of the gradients before it that the algorithm keeps;
+            `inf` where no signal is left, `nan` where neither is known. It is also their noise scale B_simple, in
+            batches of an update: how many of them would make noise and signal equal.
         param_change_rate: |θ_t - θ_{t-n}| / (n |θ_{t-n}|) between the last two snapshots n >= W updates apart.
         progress_score: (1 - τ)/2, τ Kendall's correlation of 16 block medians of the last 1000 losses with time: 1
             while the loss falls, ½ for none, 0 while it rises. Needs 32 losses.

@@ -27,6 +27,9 @@ class Monitor:
         subject: what is known of the training.
         rules: what to look for: `DEFAULT_RULES`, with rules of one's own behind them, say.
 
+    Attributes:
+        alerts: the last 1000, and `raised` how many there have been.
+
     >>> subject = Subject(paths=("dense/kernel",), shapes=((2, 2),))
     >>> monitor = Monitor(subject)
     >>> [alert.id for alert in monitor.observe(Observation(0, loss=float("inf"), gradient_norm=float("inf")))]
@@ -40,6 +43,7 @@ class Monitor:
         self.engine = Engine(rules)
         self.history = History(subject)
         self.alerts: deque[Alert] = deque(maxlen=KEPT)
+        self.raised = 0
         self._snapshot: tuple[int, list[np.ndarray]] | None = None
 
     def observe(self, observation: Observation) -> list[Alert]:
@@ -88,12 +92,19 @@ class Monitor:
 
     def reset(self) -> None:
         """Forget what was observed and said; the rules stay."""
+        self.restart()
+        self.alerts.clear()
+        self.raised = 0
+
+    def restart(self, subject: Subject | None = None) -> None:
+        """Observe from now on, maybe another subject; the alerts are kept, and may all come again."""
+        self.subject = self.subject if subject is None else subject
         self.history = History(self.subject)
         self.engine.reset()
-        self.alerts.clear()
         self._snapshot = None
 
     def _check(self) -> list[Alert]:
         found = self.engine.check(self.history)
         self.alerts.extend(found)
+        self.raised += len(found)
         return found

@@ -86,21 +86,22 @@ class Probe:
     not apply.
 
     Args:
-        silent_units: for each unit (entry of a bias whose layer has a matrix), whether the gradients of its bias and
-            of its column of the matrix are exactly 0; all layers in one vector.
+        silent_updates: for each unit (entry of a bias whose layer has a matrix), for how many updates the gradient of
+            its bias has been exactly 0, as it is where none reaches the unit; all layers in one vector.
         unit_layers: the layer's index of each unit; the same vector each time.
         zero_fraction: share of entries of the gradient that are exactly 0.
         equal_columns: share of a matrix' columns that equal its first one, to 1e-5 of its size.
         below_epsilon: share of entries whose root of the second moment is below epsilon, of those where it is not 0.
         half_precision: share of the small (below 2^-14) nonzero entries that are multiples of 2^-24, as float16's are.
         small_entries: how many such small entries there are.
-        gradient_dot: product of this gradient with that of the update before; `nan` if unknown.
+        gradient_dot: product of this gradient with the one before, or with a mean of those before; `nan` if unknown.
+        gradient_square: product of this gradient with itself, as it was for `gradient_dot`.
 
     >>> Probe(zero_fraction=np.array([0.5])).gradient_dot
     nan
     """
 
-    silent_units: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    silent_updates: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     unit_layers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     zero_fraction: np.ndarray = field(default_factory=lambda: _NOTHING)
     equal_columns: np.ndarray = field(default_factory=lambda: _NOTHING)
@@ -108,6 +109,7 @@ class Probe:
     half_precision: np.ndarray = field(default_factory=lambda: _NOTHING)
     small_entries: np.ndarray = field(default_factory=lambda: _NOTHING)
     gradient_dot: float = math.nan
+    gradient_square: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,9 @@ class UpdateRule(Protocol):
         neutral: the value of each scalar that makes `update` return a zero delta and the slots unchanged,
             bit for bit, for any finite gradient. This is how a non-finite update is skipped: scalars cost
             nothing, a selection between old and new tensors costs a pass over memory.
+
+    A rule that keeps a mean of earlier gradients may say so with a method `average(slots, s)` that returns it:
+    monitoring measures the noise of the gradient against it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

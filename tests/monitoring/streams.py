@@ -56,7 +56,7 @@ def probe(**changes: Any) -> Probe:
     matrix = np.array([True, False, False, True, False, True, False])
     unit_layers = np.repeat([0, 2, 3], [16, 16, 4])
     values = {
-        "silent_units": np.zeros(36, bool),
+        "silent_updates": np.zeros(36, int),
         "unit_layers": unit_layers,
         "zero_fraction": np.zeros(n),
         "equal_columns": np.where(matrix, 0.0, np.nan),

@@ -202,7 +202,7 @@ def test_gradient_variance_from_successive_gradients() -> None:
     for t in range(500):
         g = np.ones(50) + 0.5 * rng.normal(size=50)
         dot = math.nan if before is None else float(before @ g)
-        probed = dataclasses.replace(healthy(1)[0].probe, gradient_dot=dot)
+        probed = dataclasses.replace(healthy(1)[0].probe, gradient_dot=dot, gradient_square=float(g @ g))
         monitor.observe(Observation(t, gradient_norm=float(np.linalg.norm(g)), probe=probed))
         before = g
     assert monitor.metrics().grad_variance == pytest.approx(0.25, rel=0.15)

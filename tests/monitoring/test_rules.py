@@ -37,6 +37,11 @@ def probed(**values: Any) -> Change:
     return lambda x: {"probe": probe(**values)}
 
 
+def silent(units: np.ndarray, since: int = 0) -> Change:
+    """These units have had no gradient from update `since` on."""
+    return lambda x: {"probe": probe(silent_updates=units * (x.update + 1 - since))}
+
+
 def bad(*layers: int) -> Change:
     """Gradients of these variables that are not finite."""
     factors = np.where(np.isin(np.arange(7), layers), np.inf, 1.0)
@@ -80,7 +85,7 @@ SICK: dict[str, tuple[Change, str, int]] = {
     "gradient_huge": (gradients(*[1e8] * 7), "c", 20),
     "gradient_vanishing": (gradients(1e-5, 1e-5, 1, 1, 1, 1, 1), "a", 130),
     "no_gradient": (gradients(1, 1, 1, math.nan, math.nan, 1, 1), "b", 30),
-    "dead_units": (probed(silent_units=UNITS == 2), "b", 60),
+    "dead_units": (silent(UNITS == 2, 10), "b", 60),
     "symmetric_units": (probed(equal_columns=np.array([0, math.nan, math.nan, 1.0, math.nan, 0, math.nan])), "b", 20),
     "clipping_saturated": (lambda x: {"clip_threshold": 1e-3, "clipped": True}, "", 120),
     "update_ratio_high": (lambda x: updates(0.3), "a", 30),
@@ -177,22 +182,22 @@ def test_a_negative_loss() -> None:
 
 def test_half_of_the_units_may_be_silent() -> None:
     half = np.arange(36) % 2 == 0
-    assert said(changed(healthy(), 0, probed(silent_units=half))) == []
+    assert said(changed(healthy(), 0, silent(half))) == []
 
 
 def test_units_that_take_turns_are_not_dead() -> None:
-    turns = lambda x: {"probe": probe(silent_units=(np.arange(36) + x.update) % 5 > 0)}  # noqa: E731
+    turns = lambda x: {"probe": probe(silent_updates=(np.arange(36) + x.update) % 5)}  # noqa: E731
     assert said(changed(healthy(), 0, turns)) == []
 
 
 def test_units_that_are_dying_explain_a_small_gradient() -> None:
     """Before they are declared dead."""
-    dying = lambda x: gradients(1e-5, 1e-5, 1, 1, 1, 1, 1)(x) | {"probe": probe(silent_units=UNITS == 0)}  # noqa: E731
+    dying = lambda x: gradients(1e-5, 1e-5, 1, 1, 1, 1, 1)(x) | silent(UNITS == 0)(x)  # noqa: E731
     assert said(changed(healthy(), 0, dying)) == ["dead_units"]
 
 
 def test_no_gradient_anywhere_is_a_loss_of_nothing() -> None:
-    assert "dead_units" not in said(changed(healthy(), 0, probed(silent_units=np.ones(36, bool))))
+    assert "dead_units" not in said(changed(healthy(), 0, silent(np.ones(36, bool))))
 
 
 def test_a_warmup_is_seen() -> None:

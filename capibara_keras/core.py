@@ -53,7 +53,7 @@ class Core(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
-        self._set(_warned=False)
+        self._set(_warned=False, _early_loss=None)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -398,6 +398,9 @@ class Core(keras.optimizers.Optimizer):
         if not grads:
             return
         full = self._aligned(grads, trainable_variables)
+        if self._early_loss is not None:
+            self._take_loss(self._early_loss)
+            self._set(_early_loss=None)
         weight, self_weight = extra.pop("weight", None), self._weight
         weight = self_weight if weight is None else weight
         given = {name: ops.convert_to_tensor(x, "int32") for name, x in extra.items() if x is not None}
@@ -462,6 +465,8 @@ class Core(keras.optimizers.Optimizer):
         if self.built:
             dtype = scalar_dtype()
             self._state.losses.assign_add(ops.stack([ops.cast(loss, dtype), ops.ones((), dtype)]))
+        elif not backend.tracing(()):
+            self._set(_early_loss=loss)  # of the very first batch, which `apply` builds the optimizer on
 
     @property
     def _arrives_divided(self) -> bool:

@@ -244,7 +244,9 @@ class Optimizer(Core):
         return self.watch.metrics()
 
     def check_optimization_health(self) -> list[Alert]:
-        """What is wrong with the training: the alerts since the last call, each one once. See `get_optimization_metrics`.
+        """What is wrong with the training: the alerts since the last call, each once.
+
+        See `get_optimization_metrics` for what is known when.
 
         >>> import capibara_keras as ck, keras
         >>> optimizer = ck.Optimizer("sgd", learning_rate=0.1)

@@ -29,7 +29,7 @@ def main() -> None:
             raise SystemExit("out of time: run it again, what was recorded is kept")
         recording = recorded(case, task, seed, options.recordings)
         for name, alerts in (
-            ("capibara_keras", replay(recording)),
+            ("capibara_keras", replay(recording) if options.replay else recording.alerts),
             ("AUTOTRAINER", replay_autotrainer(recording, case)),
         ):
             judged[name].append(Run(case, task, seed, tuple(alerts), recording.onset))
@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--case", action="append", help="only this kind of training; may be given more than once")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
     parser.add_argument("--recordings", type=Path, help="folder where recordings are kept, and taken from")
+    parser.add_argument("--replay", action="store_true", help="give recordings to the rules as they are now")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--verbose", action="store_true", help="print each run")

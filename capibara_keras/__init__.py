@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, rules, schedules
+from capibara_keras import callbacks, monitoring, rules, schedules
 from capibara_keras.algorithms import SGD, Adam, AdamW
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
@@ -39,6 +39,7 @@ __all__ = [
     "StepRecord",
     "Watch",
     "callbacks",
+    "monitoring",
     "rules",
     "schedules",
     "sync_batchnorm",

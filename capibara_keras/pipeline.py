@@ -57,6 +57,9 @@ updates skipped as spikes, micro-batches dropped."""
 STATISTICS_HISTORY, VARIABLE_HISTORY = 256, 64
 """Updates whose statistics, and whose norms by variable, are kept, so that reading every so often misses none."""
 
+MEASURED_AT_FIRST = 20
+"""Updates at the start that are all measured, where anything is: that is when a rate that is too high shows."""
+
 SPIKE_HISTORY, SPIKE_MINIMUM = 128, 16
 """Norms that a spike is measured against, and how many there must be."""
 
@@ -299,7 +302,8 @@ def update(
     if measure or plan.statistics_every is None:
         rows, numbers = changed(measure)
     else:
-        due = _attempts(state) % plan.statistics_every == 0
+        attempts = _attempts(state)
+        due = ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
         rows, numbers = run.choose(due, lambda: changed(True), lambda: changed(False))
 
     # Statistics

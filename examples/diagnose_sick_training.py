@@ -1,6 +1,6 @@
 """Break a small network in five ways, and see what the monitor says: which layer is sick, and what to change.
 
-    python examples/diagnose_sick_training.py
+python examples/diagnose_sick_training.py
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class Task:
     def baseline(self, data: Data) -> float:
         """Loss of a model that knows only how often each answer occurs."""
         if self.classes:
-            return math.log(self.classes)
+            shares = np.bincount(data.y.astype(int).ravel(), minlength=self.classes) / data.y.size
+            return float(-np.sum(shares * np.log(np.maximum(shares, 1e-12))))
         return float(np.var(data.y))
 
     def model(self, data: Data, **options: Any) -> keras.Model:

@@ -97,7 +97,7 @@ def test_lines(tmp_path: Path) -> None:
     assert records[4]["loss"] > 0 and records[5]["loss"] is None and records[1]["update_norm"] is None
     first, second = records[4]["layers"].values()
     assert first["update_norm"] > 0 and second["gradient_norm"] > 0
-    assert [line["alert"]["id"] for line in lines if "alert" in line][0] == "nonfinite_loss"
+    assert next(line["alert"]["id"] for line in lines if "alert" in line) == "nonfinite_loss"
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
@@ -174,7 +174,8 @@ def train(action):
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
     losses = monitor.watch.monitor.history.losses.last().tolist()
     finite = all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
-    return [monitor.alerts[0].id, monitor.alerts[0].step, losses, int(keras.ops.convert_to_numpy(model.optimizer.iterations)), finite]
+    updates = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    return [monitor.alerts[0].id, monitor.alerts[0].step, losses, updates, finite]
 if strategy is None:
     print(json.dumps([train("warn"), train("rollback")]))
 else:

@@ -84,7 +84,7 @@ def record(training: Training, seed: int) -> Recording:
     model, data = training.model, training.data
     loss = keras.losses.get(training.loss) if isinstance(training.loss, str) else training.loss
     micro = training.optimizer.gradient_accumulation_steps or 1
-    model.compile(training.optimizer, loss)
+    model.compile(training.optimizer, loss, auto_scale_loss=False)  # Keras would wrap it for float16
     batches = training.batches(seed)
     if training.warm_up:
         model.fit(batches, steps_per_epoch=training.warm_up, verbose=0)

@@ -5,7 +5,6 @@ The tuning half and the held-out half have no data, network or seed in common.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial

@@ -26,8 +26,9 @@ from capibara_keras.readings import RecentUpdates
 
 __all__ = ["Watch"]
 
-EARLY, LATE = 200, 50
-"""Weights and moments are looked at in each reading until update `EARLY`, then every `LATE` updates."""
+INSPECTED = 200
+"""Updates between two looks at weights and moments, which cost a copy of them; fewer at the start: each look comes
+when training is twice as old as at the one before."""
 
 SNAPSHOT_LIMIT = 20_000_000
 """Parameters up to which they are copied every 100 updates, for `param_change_rate`."""
@@ -80,7 +81,7 @@ class Watch:
         """Those of the last call of `update`."""
         self.penalties: list[float] = []
         """½ weight_decay Σ w² at each of them."""
-        self._seen, self._read, self._inspected = 0, 0, -LATE
+        self._seen, self._read, self._inspected = 0, 0, -1
         self._pending: list[Loss] = []
         self._columns = self._moments = np.zeros(0)
         if every is not None and optimizer.statistics_every is None:
@@ -147,7 +148,7 @@ class Watch:
 
     def restart(self) -> None:
         """Forget what was observed, but for the alerts: the state of an earlier update was restored."""
-        self._seen, self._pending, self._inspected = readings.attempts(self.optimizer._state), [], -LATE
+        self._seen, self._pending, self._inspected = readings.attempts(self.optimizer._state), [], -1
         self.monitor.restart()
 
     def _follow(self) -> None:
@@ -168,7 +169,7 @@ class Watch:
             fixed_clip=not config.clip.history_length,
         )
         self.monitor.restart(subject)
-        self._inspected = -LATE
+        self._inspected = -1
 
     def _observations(self, recent: RecentUpdates, losses: Sequence[float]) -> list[Observation]:
         skipped = recent.statistics["skipped"] == 1
@@ -210,7 +211,7 @@ class Watch:
         plan, subject = self.optimizer._plan(), self.monitor.subject
         place = {i: k for k, i in enumerate(self._kept)}
         layers = [np.full(n, subject.layer_of[place[i]]) for i, n in zip(plan.watched, plan.unit_sizes, strict=True)]
-        if update < EARLY or update - self._inspected >= LATE:
+        if self._inspected < 0 or update - self._inspected >= min(self._inspected + 1, INSPECTED):
             self._inspect(update)
         half = entries[self._kept] if plan.half_precision else np.zeros((0, 2))
         known = update >= 10  # before, the means of gradients have not filled

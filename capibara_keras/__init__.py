@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, rules, schedules
+from capibara_keras import callbacks, monitoring, rules, schedules
 from capibara_keras.batchnorm import sync_batchnorm
-from capibara_keras.callbacks import Attach, ClippingStatistics, GradientAccumulationScheduler, LogStatistics
+from capibara_keras.callbacks import (
+    Attach,
+    ClippingStatistics,
+    GradientAccumulationScheduler,
+    HealthMonitor,
+    LogStatistics,
+)
 from capibara_keras.catalog import AlgorithmDescription, algorithms
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.constructors import (
@@ -37,6 +43,7 @@ from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError
 from capibara_keras.groups import Group
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.records import StepRecord
+from capibara_keras.watch import Watch
 
 __version__ = "0.1.0"
 
@@ -73,12 +80,15 @@ __all__ = [
     "ConfigError",
     "GradientAccumulationScheduler",
     "Group",
+    "HealthMonitor",
     "LogStatistics",
     "Optimizer",
     "OptimizerConfig",
     "StepRecord",
+    "Watch",
     "algorithms",
     "callbacks",
+    "monitoring",
     "rules",
     "schedules",
     "sync_batchnorm",

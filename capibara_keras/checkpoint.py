@@ -24,7 +24,7 @@ Key: TypeAlias = tuple[str, str]
 Description: TypeAlias = dict[str, Any]
 """What a file says of its variables."""
 
-OPTIONAL = {"learning_rate", "learning_rate_multiplier", "counters", "statistics", "variable_norms"}
+OPTIONAL = {"learning_rate", "learning_rate_multiplier", "counters", "statistics", "variable_norms", "losses"}
 OPTIONAL |= {"evaluating"}
 OPTIONAL |= {"gradient_norms"}  # of earlier versions
 OPTIONAL |= {"micro_step", "window_weight", "contributed", "accumulator"}

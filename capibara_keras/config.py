@@ -122,7 +122,7 @@ class OptimizerConfig:
         maximize: ascend instead of descend; decay still shrinks the weights.
         foreach: variables share compiled steps; False: one per variable.
         statistics_every: measure the norms of parameters and of their change at every so many updates, for all
-            variables; `None` for never. The monitoring callbacks set it.
+            variables, and in the first 20; `None` for never. The monitoring callbacks set it.
         differentiable: allow `Optimizer.functional_step`.
         shard_state: on the JAX backend, spread the state over the data-parallel devices (ZeRO stage 1).
         jit_compile: compile the update with XLA, also where the model is not.

@@ -54,7 +54,7 @@ class Core(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
-        self._set(_warned=False, _evaluating=None)
+        self._set(_warned=False, _evaluating=None, _early_loss=None)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -402,6 +402,9 @@ class Core(keras.optimizers.Optimizer):
         if not grads:
             return
         full = self._aligned(grads, trainable_variables)
+        if self._early_loss is not None:
+            self._take_loss(self._early_loss)
+            self._set(_early_loss=None)
         weight, self_weight = extra.pop("weight", None), self._weight
         weight = self_weight if weight is None else weight
         given = {name: ops.convert_to_tensor(x, "int32") for name, x in extra.items() if x is not None}
@@ -425,11 +428,49 @@ class Core(keras.optimizers.Optimizer):
         >>> ck.Adam(loss_scale_factor=8.0).scale_loss(2.0)
         16.0
         """
+        if backend.observes(loss):
+            self._take_loss(loss)
         loss = super().scale_loss(loss)
         if not (self._config.loss_divided and self._config.accumulates) or self._wrapped:
             return loss
         full = self._state.window[1] if self.built else self._config.accumulation_steps
         return loss / ops.cast(full, getattr(loss, "dtype", "float32"))
+
+    def observe(self, loss: Any) -> None:
+        """Tell the optimizer the loss of a batch, before `apply`; also inside a compiled step. In `fit` on TensorFlow
+        it knows the loss by itself. Of several before one update (micro-batches) the mean is kept.
+
+        Args:
+            loss: scalar, neither scaled nor divided; number or tensor.
+
+        Raises:
+            ConfigError: not a scalar; or inside a replica, where each has another loss.
+
+        >>> import capibara_keras as ck, keras
+        >>> w, optimizer = keras.Variable([1.0]), ck.SGD()
+        >>> optimizer.build([w])
+        >>> optimizer.observe(0.25)
+        >>> optimizer.apply([keras.ops.array([1.0])], [w])
+        >>> optimizer.statistics().loss
+        0.25
+        """
+        if not self.built:
+            raise errors.ConfigError("observe: the optimizer is not built; call `optimizer.build(variables)` first")
+        if len(getattr(loss, "shape", ())):
+            raise errors.ConfigError(f"observe: expected a scalar, received shape {tuple(loss.shape)}")
+        if backend.in_replica():
+            raise errors.ConfigError(
+                "observe: each replica has another loss. Give the reduced one to the monitor on the host: "
+                "`monitor.update(loss=...)`"
+            )
+        self._take_loss(loss)
+
+    def _take_loss(self, loss: Any) -> None:
+        if self.built:
+            dtype = scalar_dtype()
+            self._state.losses.assign_add(ops.stack([ops.cast(loss, dtype), ops.ones((), dtype)]))
+        elif not backend.tracing(()):
+            self._set(_early_loss=loss)  # of the very first batch, which `apply` builds the optimizer on
 
     @property
     def _arrives_divided(self) -> bool:

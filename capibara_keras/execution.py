@@ -10,7 +10,7 @@ from keras import ops
 from capibara_keras import backend
 from capibara_keras.types import Scalar, Tensor
 
-__all__ = ["INLINE", "Execution", "Inline", "Item", "Measure", "Row", "Stage"]
+__all__ = ["INLINE", "Execution", "Inline", "Item", "Row", "Stage"]
 
 
 class Row(NamedTuple):
@@ -48,10 +48,6 @@ Stage: TypeAlias = Callable[[Any, Row, Mapping[str, Tensor], Any], tuple[Row, tu
 """`(what, row, own, shared) -> (new row, numbers)`; pure."""
 
 
-Measure: TypeAlias = Callable[[Any, Row, Row], tuple[Scalar, ...]]
-"""`(what, old row, new row) -> numbers`; pure."""
-
-
 class Execution(Protocol):
     """How the stages of an update are run."""
 
@@ -65,18 +61,8 @@ class Execution(Protocol):
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         """Call a pure function of small tensors that is the same for all variables."""
 
-    def each_measured(
-        self, stage: Stage, items: Sequence[Item], shared: Any, due: Scalar, measure: Measure, unknown: list[Tensor]
-    ) -> tuple[list[Row], list[Tensor]]:
-        """As `each`, and if `due` compare each new row with the old one.
-
-        Args:
-            due: scalar boolean.
-            unknown: what stands for the vectors of `measure`'s numbers if not `due`.
-
-        Returns:
-            The new rows, and the vectors of the stage's numbers and of `measure`'s.
-        """
+    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Row], list[Tensor]]:
+        """What `one()` returns if `first`, else what `other()` does; both return what `each` does."""
 
 
 class Inline:
@@ -96,16 +82,8 @@ class Inline:
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors)
 
-    def each_measured(
-        self, stage: Stage, items: Sequence[Item], shared: Any, due: Scalar, measure: Measure, unknown: list[Tensor]
-    ) -> tuple[list[Row], list[Tensor]]:
-        rows, vectors = self.each(stage, items, shared)
-
-        def measured() -> list[Tensor]:
-            numbers = [measure(item.what, item.row, row) for item, row in zip(items, rows, strict=True)]
-            return [ops.stack(column) for column in zip(*numbers, strict=True)]
-
-        return rows, [*vectors, *backend.cond(due, measured, lambda: unknown)]
+    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Row], list[Tensor]]:
+        return backend.cond(first, one, other)
 
 
 INLINE = Inline()

@@ -12,11 +12,12 @@ from keras import ops
 from capibara_keras import backend, config, errors
 from capibara_keras.core import Core
 from capibara_keras.describe import VariableDescription, describe, table
-from capibara_keras.monitoring import GradientAnalysis, analyze
+from capibara_keras.monitoring import Alert, GradientAnalysis, OptimizationMetrics, analyze
 from capibara_keras.pipeline import STATISTICS, State, update
 from capibara_keras.records import StepRecord
 from capibara_keras.schedules import SchedulePlan
 from capibara_keras.types import Tensor, Variable
+from capibara_keras.watch import Watch
 
 __all__ = ["Optimizer"]
 
@@ -214,6 +215,48 @@ class Optimizer(Core):
         clipped = (recent["clipped"] == 1).tolist() if self._config.clips else None
         norms = recent["gradient_norm"].tolist()
         return analyze(arrays, norms, clipped, histogram=include_histogram, layers=include_layer_wise_stats)
+
+    # Health ------------------------------------------------------------------------------------------------
+
+    @property
+    def watch(self) -> Watch:
+        """What watches this optimizer: that of the callback `HealthMonitor`, or one that begins when first asked."""
+        if self.__dict__.get("_watch") is None:
+            self._set(_watch=Watch(self, every=None))
+        watch: Watch = self._watch
+        return watch
+
+    def get_optimization_metrics(self) -> OptimizationMetrics:
+        """The training in numbers, as of the last update. Call it every 64 updates or more often, or attach
+        `HealthMonitor`: then nothing is missed.
+
+        Norms of parameters and updates are measured with `HealthMonitor` or `statistics_every`. The loss is known in
+        `fit`, and in loops of one's own that call `observe`.
+
+        >>> import capibara_keras as ck, keras
+        >>> optimizer = ck.Optimizer("sgd", learning_rate=0.1)
+        >>> optimizer.apply([keras.ops.array([3.0, 4.0])], [keras.Variable([1.0, 2.0])])
+        >>> metrics = optimizer.get_optimization_metrics()
+        >>> metrics["grad_norm"], metrics["update_ratio"]
+        (5.0, nan)
+        """
+        self.watch.update()
+        return self.watch.metrics()
+
+    def check_optimization_health(self) -> list[Alert]:
+        """What is wrong with the training: the alerts since the last call, each once.
+
+        See `get_optimization_metrics` for what is known when.
+
+        >>> import capibara_keras as ck, keras
+        >>> optimizer = ck.Optimizer("sgd", learning_rate=0.1)
+        >>> optimizer.apply([keras.ops.array([float("nan")])], [keras.Variable([1.0], name="w")])
+        >>> for alert in optimizer.check_optimization_health():
+        ...     print(alert.level, alert.id, alert.layer, alert.step)
+        critical nonfinite_gradient w 0
+        """
+        self.watch.update()
+        return self.watch.unread()
 
     # Accumulation ------------------------------------------------------------------------------------------
 

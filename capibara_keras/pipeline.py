@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from capibara_keras import backend, history
+from capibara_keras import backend, history, probes
 from capibara_keras.clip import NoClip, Norms
 from capibara_keras.execution import INLINE, Execution, Item, Row
 from capibara_keras.plan import Plan, VariablePlan
@@ -43,6 +43,7 @@ STATISTICS = (
     "parameter_norm",
     "update_norm",
     "weight_decay_loss",
+    "loss",
 )
 """The entries of a row of `State.statistics`."""
 
@@ -55,6 +56,9 @@ updates skipped as spikes, micro-batches dropped."""
 
 STATISTICS_HISTORY, VARIABLE_HISTORY = 256, 64
 """Updates whose statistics, and whose norms by variable, are kept, so that reading every so often misses none."""
+
+MEASURED_AT_FIRST = 20
+"""Updates at the start that are all measured, where anything is: that is when a rate that is too high shows."""
 
 SPIKE_HISTORY, SPIKE_MINIMUM = 128, 16
 """Norms that a spike is measured against, and how many there must be."""
@@ -77,6 +81,9 @@ class State(NamedTuple):
         hyperparameters: packed vector, see `Plan`.
         counters: packed integer vector, see `COUNTERS`.
         statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
+        losses: sum of the losses that were observed since the last update, and how many these are.
+        probes: where a monitor asks: for each unit the last update in which it had a gradient; `probes.ENTRIES` of
+            each variable, and the sums of `probes.NUMBERS`, both as of the last measured update.
         variable_norms: for each variable a ring of the last `VARIABLE_HISTORY` updates, see `VARIABLE_NORMS`: L2 norms
             of the gradient before clipping (nan where there was none, inf where it was not finite), and of parameter
             and change (nan where not measured).
@@ -96,6 +103,8 @@ class State(NamedTuple):
     counters: Tensor
     statistics: Tensor
     variable_norms: Tensor
+    losses: Tensor
+    probes: list[Tensor]
 
     @property
     def rows(self) -> list[Row]:
@@ -279,22 +288,28 @@ def update(
     # Clip
     decision = run.once(partial(_decided, plan, index), state.rest, vector, _gathered(plan, state), schedule_step)
 
+    if state.probes:
+        biases = [_arrived(items[i]) if items[i].what.has_gradient else None for i in plan.watched]
+        last_active = run.once(partial(_last_active, plan), state.rest, biases)
+
     # Rule
     shared |= {"decision": decision}
     items = _with_limits(plan, items, index, decision.limits)
 
-    unknown = [ops.full((len(items),), float("nan"), plan.dtype)] * 2
-    if measure or plan.statistics_every is not None:
-        due = _attempts(state) % (1 if measure else plan.statistics_every) == 0
-        rows, numbers = run.each_measured(
-            partial(_changed, plan), items, shared, due, partial(_measured, plan), unknown
-        )
+    def changed(measured: bool) -> tuple[list[Row], list[Tensor]]:
+        return run.each(partial(_changed, plan, measured), items, shared)
+
+    if measure or plan.statistics_every in (None, 1):
+        rows, numbers = changed(measure or plan.statistics_every == 1)
     else:
-        rows, numbers = run.each(partial(_changed, plan), items, shared)
-        numbers = [*numbers, *unknown]
+        attempts = _attempts(state)
+        due = ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
+        rows, numbers = run.choose(due, lambda: changed(True), lambda: changed(False))
 
     # Statistics
     recorded = run.once(partial(_recorded, plan, index), state.rest, decision, vector, numbers)
+    if state.probes:
+        recorded["probes"] = [last_active, *recorded["probes"]]
     return state.with_rows(dict(enumerate(rows)))._replace(**recorded)
 
 
@@ -520,9 +535,14 @@ def _frozen_unless(go: Scalar, s: Scalars, rule: UpdateRule) -> Scalars:
     return s.replace(**{k: ops.where(go, getattr(s, k), ops.full_like(getattr(s, k), x)) for k, x in neutral.items()})
 
 
-def _changed(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:
-    """The new row of a variable, and whether its gradient was clipped where norms do not tell."""
+def _changed(
+    plan: Plan, measure: bool, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any
+) -> tuple[Row, tuple[Scalar, ...]]:
+    """The new row of a variable; whether its gradient was clipped, its norm and the norm of its change, and where a
+    monitor asks `probes.ENTRIES` and `probes.NUMBERS`."""
     v, old, decision, beyond = part.plan, row.param, shared["decision"], ops.zeros((), "bool")
+    unknown = ops.full((), float("nan"), plan.dtype)
+    delta, probed = None, [unknown] * (len(probes.ENTRIES) + len(probes.NUMBERS))
     if part.has_gradient:
         go = ops.logical_and(decision.ok, own["contributed"] > 0) if "contributed" in own else decision.ok
         if v.overwrite:
@@ -534,25 +554,42 @@ def _changed(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared
             g, beyond = _clip(plan, part, g, old, own, decision.limits)
             s = Scalars(**decision.scalars[_key(v.group, v.joined)])
             s = _frozen_unless(go, s, plan.groups[v.group].rule) if "contributed" in own else s
-            row = _updated(plan, part, row, g, s, go)
+            if measure and plan.statistics_every:
+                probed = _probed(plan, part, row, g, own, s)
+            row, delta = _updated(plan, part, row, g, s, go)
     row = _averaged(part, row, decision)
     if shared["window"] and row.accumulator:
         row = row._replace(accumulator=[ops.zeros_like(row.accumulator[0])])
-    return row, (ops.cast(beyond, plan.dtype),)
+    measured = (unknown, unknown)
+    if measure and not v.overwrite:
+        p_norm = ops.sqrt(backend.sum_of_squares(ops.cast(old, v.dtype)))
+        d_norm = ops.zeros_like(p_norm) if delta is None else ops.sqrt(backend.sum_of_squares(delta))
+        measured = tuple(_finite_or_infinite(ops.cast(x, plan.dtype)) for x in (p_norm, d_norm))
+    return row, (ops.cast(beyond, plan.dtype), *measured, *(probed if plan.statistics_every else ()))
 
 
-def _measured(plan: Plan, part: Part, old: Row, new: Row) -> tuple[Scalar, Scalar]:
-    """The norm of a variable, and of its change."""
-    if part.plan.overwrite:
-        unknown = ops.full((), float("nan"), plan.dtype)
-        return unknown, unknown
-    p, changed = (ops.cast(row.param, part.plan.dtype) for row in (old, new))
-    norms = [ops.sqrt(backend.sum_of_squares(x)) for x in (p, changed - p)]
-    return ops.cast(norms[0], plan.dtype), ops.cast(norms[1], plan.dtype)
+def _probed(plan: Plan, part: Part, row: Row, g: Tensor, own: Mapping[str, Tensor], s: Scalars) -> list[Scalar]:
+    """`probes.ENTRIES` of the gradient as it arrived, `probes.NUMBERS` of the one that the rule sees."""
+    rule, unknown = plan.groups[part.plan.group].rule, ops.full((), float("nan"), plan.dtype)
+    arrived = ops.cast(_arrived(Item(part, row, own)), part.plan.dtype)
+    found = list(probes.entries(arrived)) if plan.half_precision else [unknown] * len(probes.ENTRIES)
+    s = Scalars(**{k: None if x is None else ops.cast(x, part.plan.dtype) for k, x in vars(s).items()})
+    average = getattr(rule, "average", None)
+    found += probes.alignment(g, average(tuple(row.slots), s) if average else None)
+    return [ops.cast(x, plan.dtype) for x in found]
 
 
-def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar) -> Row:
-    """New value and slots. If this update is skipped, `s` is frozen already."""
+def _arrived(item: Item) -> Tensor:
+    """The gradient, or the sum over the window, without any factor."""
+    return item.own["gradient"] if "gradient" in item.own else ops.convert_to_tensor(item.row.accumulator[0])
+
+
+def _last_active(plan: Plan, rest: State, biases: Sequence[Tensor | None]) -> Tensor:
+    return probes.active(rest.probes[0], biases, plan.unit_sizes, _attempts(rest) + 1)
+
+
+def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar) -> tuple[Row, Tensor]:
+    """New value and slots, and how much the value changed. If this update is skipped, `s` is frozen already."""
     v, old = part.plan, row.param
     rule, decays = plan.groups[v.group].rule, v.decays and hasattr(s, "weight_decay")
     s = Scalars(**{k: None if x is None else ops.cast(x, v.dtype) for k, x in vars(s).items()})
@@ -564,7 +601,8 @@ def _updated(plan: Plan, part: Part, row: Row, g: Tensor, s: Scalars, go: Scalar
     new = ops.where(go, p + delta, p)  # a delta of 0 would make -0 a 0
     if v.constraint is not None:
         new = ops.where(go, v.constraint(new), p)
-    return row._replace(param=ops.cast(new, old.dtype), slots=list(slots))
+        delta = new - p
+    return row._replace(param=ops.cast(new, old.dtype), slots=list(slots)), delta
 
 
 def _averaging(plan: Plan, rest: State, ok: Scalar) -> tuple[dict[str, Scalar], Scalar | None]:
@@ -604,9 +642,9 @@ def _recorded(
 
     Args:
         norms: of the gradients at `index`.
-        numbers: what `_changed` and `_measured` returned, for all variables.
+        numbers: what `_changed` returned, for all variables.
     """
-    beyond, parameter_norms, update_norms = numbers
+    beyond, parameter_norms, update_norms, *probed = numbers
     ok, clipped = decision.ok, ops.logical_or(decision.clipped, ops.any(beyond > 0))
     skipped = ops.logical_not(ok)
     known = ops.array([not v.overwrite for v in plan.variables])
@@ -614,9 +652,9 @@ def _recorded(
     moved = ops.where(known, ops.square(update_norms), ops.zeros_like(update_norms))
     measured = [ops.sqrt(ops.sum(squares)), ops.sqrt(ops.sum(moved)), 0.5 * _penalty(plan, rest, squares)]
     flags = [ops.cast(flag, plan.dtype) for flag in (clipped, skipped)]
-    bad = ops.logical_not(ops.isfinite(norms))
-    gradient_norms = _scattered(ops.where(bad, ops.full_like(norms, float("inf")), norms), index, len(plan.variables))
-    row = ops.stack([decision.rate, decision.norm, decision.threshold, *flags, *measured])
+    gradient_norms = _scattered(_finite_or_infinite(norms), index, len(plan.variables))
+    norm, loss = _finite_or_infinite(decision.norm), ops.cast(_mean_loss(rest), plan.dtype)
+    row = ops.stack([decision.rate, norm, decision.threshold, *flags, *measured, loss])
     by_variable = ops.stack([gradient_norms, parameter_norms, update_norms], axis=1)
     arrived = ops.zeros((), "bool") if rest.window else ops.ones((), "bool")
     recorded: dict[str, Any] = {
@@ -626,12 +664,37 @@ def _recorded(
         "variable_norms": _logged(rest.variable_norms, _attempts(rest), by_variable[:, None, :], axis=1),
         "norms": decision.norms,
         "spikes": decision.spikes,
+        "losses": ops.zeros_like(rest.losses),
     }
+    if rest.probes:
+        recorded["probes"] = _latest_probes(rest, probed)
     if rest.window:
         count, full, total = rest.window
         recorded["window"] = [ops.zeros_like(count), full, ops.zeros_like(total)]
         recorded["contributed"] = [ops.zeros_like(c) for c in rest.contributed]
     return recorded
+
+
+def _mean_loss(rest: State) -> Scalar:
+    """Of the losses that were observed since the last update: nan if none was, inf if it is not finite."""
+    total, count = rest.losses[0], rest.losses[1]
+    mean = _finite_or_infinite(total / ops.maximum(count, 1))
+    return ops.where(count > 0, mean, ops.full_like(mean, float("nan")))
+
+
+def _finite_or_infinite(x: Tensor) -> Tensor:
+    """inf where x is not finite: nan says that a number is not known."""
+    return ops.where(ops.isfinite(x), x, ops.full_like(x, float("inf")))
+
+
+def _latest_probes(rest: State, probed: Sequence[Tensor]) -> list[Tensor]:
+    """`probes.ENTRIES` by variable and the sums of `probes.NUMBERS`; where nothing was measured, those of before."""
+    _, entries, numbers = rest.probes
+    n = len(probes.ENTRIES)
+    now = ops.stack(list(probed[:n]), axis=1)
+    sums = [ops.sum(ops.where(ops.isnan(x), ops.zeros_like(x), x)) for x in probed[n:]]
+    new = ops.stack(sums)
+    return [ops.where(ops.isnan(now), entries, now), ops.where(new[-1] > 0, new, numbers)]
 
 
 def _penalty(plan: Plan, rest: State, squares: Tensor) -> Scalar:

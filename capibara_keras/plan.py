@@ -74,6 +74,8 @@ class Plan:
         ema_overwrite_frequency: every so many updates the weights become their average.
         statistics_every: measure the norms of parameters and of their change at every so many updates; `None` for
             never.
+        watched: the biases whose entries are units to be watched, and `unit_sizes` how many each has.
+        half_precision: whether gradients come out of float16.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -91,3 +93,6 @@ class Plan:
     clip_micro_batches: bool = False
     ema_overwrite_frequency: int | None = None
     statistics_every: int | None = None
+    watched: tuple[int, ...] = ()
+    unit_sizes: tuple[int, ...] = ()
+    half_precision: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from capibara_keras import groups
+from capibara_keras import groups, probes
 from capibara_keras.clip import UnitwiseClip
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.plan import GroupPlan, Plan, VariablePlan
@@ -97,6 +97,9 @@ def make_plan(
         clip_micro_batches=configuration.accumulates and not configuration.defer_clip_until_accumulation,
         ema_overwrite_frequency=configuration.ema_overwrite_frequency,
         statistics_every=configuration.statistics_every,
+        watched=tuple(probes.watched(paths, [tuple(v.shape) for v in variables])),
+        unit_sizes=tuple(probes.unit_sizes(paths, [tuple(v.shape) for v in variables])),
+        half_precision=_computes_in_half_precision(model),
     )
 
 
@@ -114,6 +117,13 @@ def _layers(model: Any, variables: Sequence[Variable]) -> list[Any]:
 
     visit(model)
     return [found.get(id(v)) for v in variables]
+
+
+def _computes_in_half_precision(model: Any) -> bool:
+    """Whether a layer computes in float16; without a model, whether Keras' default is to."""
+    if model is None:
+        return keras.config.dtype_policy().compute_dtype == "float16"
+    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 
 def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:

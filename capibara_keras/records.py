@@ -39,13 +39,16 @@ class StepRecord(Record):
         update: index of the update, from 0.
         learning_rate: the rate that was used.
         gradient_norm: L2 norm over all variables, summed over replicas, averaged over micro-batches, before
-            clipping.
+            clipping; `inf` if it was not finite.
         parameter_norm: L2 norm over all variables, before the update.
-        update_norm: L2 norm of the change of all variables: rate, clipping, decay, constraints and rounding included.
+        update_norm: L2 norm of the change of all variables: rate, clipping, decay and constraints included, an
+            EMA overwrite not.
         weight_decay_loss: ½ weight_decay Σ w² over the decayed variables, before the update.
         clip_threshold: the limit that was in force; with one per variable the lowest; `nan` without one.
         clipped: whether clipping changed the gradient.
         skipped: whether the update was left out because the gradient was not finite.
+        loss: of the batch, or the mean over micro-batches; `nan` where the optimizer was not told (see `observe`),
+            `inf` if it was not finite.
 
     The three norms after `gradient_norm` are `nan` where they were not measured.
 
@@ -63,3 +66,4 @@ class StepRecord(Record):
     clip_threshold: float
     clipped: bool
     skipped: bool
+    loss: float = float("nan")

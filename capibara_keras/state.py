@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from capibara_keras import backend, pipeline
+from capibara_keras import backend, pipeline, probes
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import State
 from capibara_keras.rules import Slot, UpdateRule
@@ -112,8 +112,27 @@ class StateVariables:
                 _nan,
                 places=places,
             ),
+            losses=old.losses if old else self._vector("losses", (2,), dtype),
+            probes=self._probes(configuration, rows, variables, dtype),
         )
         return self.state
+
+    def _probes(
+        self, configuration: OptimizerConfig, rows: Sequence[Row], variables: Sequence[Variable], dtype: str
+    ) -> list[Variable]:
+        """What is looked at for a monitor: it starts afresh with the monitor, so no checkpoint holds it."""
+        if configuration.statistics_every is None:
+            return []
+        units = sum(probes.unit_sizes([row.path for row in rows], [tuple(v.shape) for v in variables]))
+        now = 0
+        if self.state is not None:
+            skipped = ops.convert_to_numpy(self.state.counters)[pipeline.COUNTERS.index("skipped")]
+            now = int(ops.convert_to_numpy(self.owner._iterations)) + int(skipped)
+        return [
+            self._untracked("last_active", np.full(units, now), "int32"),
+            self._untracked("gradient_entries", np.full((len(rows), len(probes.ENTRIES)), np.nan), dtype),
+            self._untracked("gradient_alignment", np.full(len(probes.NUMBERS), np.nan), dtype),
+        ]
 
     def set_numbers(self, configuration: OptimizerConfig) -> None:
         """Write the configuration's numbers into their variables."""
@@ -132,6 +151,7 @@ class StateVariables:
             "counters": [state.counters],
             "statistics": [state.statistics],
             "variable_norms": [state.variable_norms],
+            "losses": [state.losses],
             "micro_step": state.window[:1],
             "window_weight": state.window[2:],
             "contributed": state.contributed,

@@ -4,6 +4,7 @@ The text is the source code of Python's own standard library, read from the runn
 is downloaded. A token is a byte. Files are split into training and validation by a hash of their name, so the
 model is judged on files it has never seen.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -42,6 +43,7 @@ SIZES = {
 
 # --- Text ---------------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Corpus:
     """Training and validation text as arrays of bytes; `digest` names exactly this text."""
@@ -73,9 +75,7 @@ def windows(text: np.ndarray, starts: np.ndarray, context: int) -> tuple[np.ndar
     return rows[:, :-1], rows[:, 1:]
 
 
-def training_batches(
-    text: np.ndarray, first: int, last: int, size: Size, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def training_batches(text: np.ndarray, first: int, last: int, size: Size, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Batches `first` to `last - 1`, one after the other: a pure function, so a run can go on from any batch.
 
     An epoch cuts the text into windows, beginning at an offset of its own, and takes them in a random order.
@@ -103,6 +103,7 @@ def unigram_bits(text: np.ndarray, targets: np.ndarray) -> float:
 
 
 # --- Network ------------------------------------------------------------------------------------------------
+
 
 class LearnedPositions(keras.layers.Layer):
     """Adds one learned vector per position."""
@@ -146,6 +147,7 @@ def bits_per_byte(model: keras.Model, data: tuple[np.ndarray, np.ndarray], batch
 
 # --- Sampling -----------------------------------------------------------------------------------------------
 
+
 def sample(model: keras.Model, prompt: str, length: int, temperature: float = 0.7, seed: int = 0) -> str:
     """Continues `prompt` by `length` bytes.
 
@@ -158,7 +160,7 @@ def sample(model: keras.Model, prompt: str, length: int, temperature: float = 0.
     for _ in range(length):
         visible = text[-context:]
         window = np.zeros((1, context), np.int32)
-        window[0, :len(visible)] = visible
+        window[0, : len(visible)] = visible
         logits = np.asarray(model.predict_on_batch(window))[0, len(visible) - 1].astype(np.float64)
         weights = np.exp((logits - logits.max()) / temperature)
         text.append(int(random.choice(VOCABULARY, p=weights / weights.sum())))

@@ -11,6 +11,7 @@ Everything lands in runs/language_model (`--out` changes it):
     curves.png, curves.svg  the three curves
     sample.txt              what the model writes after "def "
 """
+
 from __future__ import annotations
 
 import argparse
@@ -41,6 +42,7 @@ CURVES = ("loss", "learning_rate", "gradient_norm")
 
 
 # --- The run and its checkpoint -----------------------------------------------------------------------------
+
 
 @dataclass
 class Run:
@@ -98,6 +100,7 @@ def restore(run: Run, model: keras.Model, directory: Path) -> None:
 
 # --- Training -----------------------------------------------------------------------------------------------
 
+
 def make_deterministic(seed: int) -> None:
     """The same seed gives the same bits. TensorFlow has to be asked not to let threads race for a sum."""
     keras.utils.set_random_seed(seed)
@@ -109,8 +112,12 @@ def make_deterministic(seed: int) -> None:
 
 def compiled_model(settings: dict[str, int | str]) -> keras.Model:
     size, steps = lm.SIZES[settings["size"]], settings["steps"]
-    schedule = CosineWithWarmup(peak_learning_rate=size.learning_rate, total_steps=steps,
-                                warmup_steps=max(1, steps // 10), min_learning_rate=size.learning_rate / 20)
+    schedule = CosineWithWarmup(
+        peak_learning_rate=size.learning_rate,
+        total_steps=steps,
+        warmup_steps=max(1, steps // 10),
+        min_learning_rate=size.learning_rate / 20,
+    )
     optimizer = AdamW(schedule, beta_1=0.9, beta_2=0.95, weight_decay=0.1, global_clipnorm=CLIP_NORM)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
     model = lm.build_model(size)
@@ -127,10 +134,10 @@ class Record(keras.callbacks.Callback):
 
     def stop(self, signal_number, frame) -> None:
         self.stopped = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)       # a second Ctrl-C ends at once
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.reset_metrics()            # or Keras would give the mean loss since `fit` began
+        self.model.reset_metrics()  # or Keras would give the mean loss since `fit` began
 
     def on_train_batch_end(self, batch, logs=None):
         for name in CURVES:
@@ -158,6 +165,7 @@ def train(run: Run, model: keras.Model, corpus: lm.Corpus, directory: Path, reco
 
 
 # --- Results ------------------------------------------------------------------------------------------------
+
 
 def draw(run: Run, directory: Path) -> None:
     import matplotlib
@@ -197,6 +205,7 @@ def write_sample(run: Run, model: keras.Model, directory: Path) -> None:
 
 # --- Command line -------------------------------------------------------------------------------------------
 
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, help=f"updates in the whole run ({DEFAULTS['steps']})")
@@ -225,8 +234,10 @@ def begin(arguments: argparse.Namespace, corpus: lm.Corpus) -> Run:
     run = Run(**json.loads(path.read_text()))
     for name, value in {**given, "corpus": corpus.digest}.items():
         if value != run.settings[name]:
-            sys.exit(f"Cannot resume: in {arguments.out}, {name} is {run.settings[name]}, not {value}. "
-                     "Resume it with the same settings and Python, or start a new run with another --out.")
+            sys.exit(
+                f"Cannot resume: in {arguments.out}, {name} is {run.settings[name]}, not {value}. "
+                "Resume it with the same settings and Python, or start a new run with another --out."
+            )
     return run
 
 
@@ -241,8 +252,10 @@ def main() -> None:
         restore(run, model, directory)
     else:
         discard(directory)
-    print(f"{len(corpus.train) / 1e6:.1f} MB to train on, {len(corpus.validation) / 1e6:.1f} MB to validate, "
-          f"{model.count_params():,} parameters, after update {run.step} of {run.settings['steps']}")
+    print(
+        f"{len(corpus.train) / 1e6:.1f} MB to train on, {len(corpus.validation) / 1e6:.1f} MB to validate, "
+        f"{model.count_params():,} parameters, after update {run.step} of {run.settings['steps']}"
+    )
     record = Record(run, arguments.stop_at)
     usual = signal.signal(signal.SIGINT, record.stop)
     train(run, model, corpus, directory, record)
@@ -253,8 +266,10 @@ def main() -> None:
         return
     draw(run, directory)
     write_sample(run, model, directory)
-    print(f"Validation: {run.validation['bits_per_byte'][-1]:.3f} bits per byte, unigram {run.unigram:.3f}. "
-          f"{time.perf_counter() - started:.0f} s. Results are in {directory}")
+    print(
+        f"Validation: {run.validation['bits_per_byte'][-1]:.3f} bits per byte, unigram {run.unigram:.3f}. "
+        f"{time.perf_counter() - started:.0f} s. Results are in {directory}"
+    )
 
 
 if __name__ == "__main__":

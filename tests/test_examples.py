@@ -63,3 +63,18 @@ def test_fine_tuning() -> None:
     """It prints the table of variables, and the gain."""
     printed = example("finetune_classifier.py", "--quick")
     assert "rate x" in printed and "gain" in printed
+
+
+def test_diagnosis() -> None:
+    """What is broken is named, and the healthy network is left in peace."""
+    reports = dict(part.split(": mean loss ", 1) for part in example("diagnose_sick_training.py").strip().split("\n\n"))
+    expected = {
+        "a learning rate of 3": "% of its norm",
+        "a NaN in batch 60": "at update 60",
+        "units that never fire": "32 of 32 units",
+        "all units start equal": "units are equal",
+        "a gradient that is cut off": "no gradient for 10 updates",
+    }
+    for name, sign in expected.items():
+        assert sign in reports.pop(name), name
+    assert list(reports) == ["healthy"] and "at update" not in reports["healthy"]

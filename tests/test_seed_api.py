@@ -280,3 +280,26 @@ def test_in_fit(optimizer: Optimizer) -> None:
     history = model.fit(*regression(), batch_size=8, epochs=10, shuffle=False, verbose=0).history["loss"]
     assert history[-1] < 0.5 * history[0]
     assert optimizer.get_learning_rate() == 0.0  # update 40 of 40
+
+
+def test_metrics_and_alerts(optimizer: Optimizer) -> None:
+    """The document's summary of metrics and its loop over alerts, after a fit without any callback."""
+    model = regressor(optimizer)
+    optimizer.configure_scheduler(scheduler_config)
+    model.fit(*regression(), batch_size=4, epochs=8, verbose=0)
+    optimization_metrics = optimizer.get_optimization_metrics()
+    for group in (
+        ("current_lr", "grad_norm", "param_norm", "update_norm", "update_ratio"),
+        ("loss_smoothness", "grad_variance", "param_change_rate", "progress_score"),
+        ("explosion_risk", "vanishing_risk", "lr_stability", "param_stability"),
+    ):
+        assert all(isinstance(optimization_metrics[name], float) for name in group)
+    known = [name for name in ("current_lr", "grad_norm", "loss_smoothness", "progress_score", "explosion_risk")]
+    assert np.isfinite([optimization_metrics[name] for name in known]).all()
+    assert np.isnan([optimization_metrics[name] for name in ("param_norm", "update_ratio")]).all()  # not measured
+    assert [alert for alert in optimizer.check_optimization_health() if alert.level != "info"] == []
+    model.fit(regression()[0], regression()[1] * np.nan, batch_size=8, verbose=0)
+    optimization_alerts = optimizer.check_optimization_health()
+    alert = optimization_alerts[0]
+    assert (alert.level, alert.id, alert.step) == ("critical", "nonfinite_loss", 64)
+    assert "batch" in alert.suggestion and alert.message

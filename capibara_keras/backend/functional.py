@@ -55,6 +55,12 @@ class Functional:
     def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
         return layout
 
+    def observes(self, loss: Tensor) -> bool:
+        return False
+
+    def in_replica(self) -> bool:
+        return False
+
     def run(self, step: Step, grads: Grads, extra: Extra, cache: Cache, key: Hashable) -> None:
         window = step.window
 

@@ -90,6 +90,15 @@ class TensorFlow:
         with self.tf.distribute.get_strategy().extended.colocate_vars_with(self.native(variable)):
             yield
 
+    def observes(self, loss: Tensor) -> bool:
+        """Whether `scale_loss` may keep the loss: a scalar, of the only replica. Where losses pass through a function
+        that is differentiated as a whole, as on JAX, they would leak out of it."""
+        return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
+
+    def in_replica(self) -> bool:
+        """Whether this is one of several replicas, which must not write what they share."""
+        return self.tf.distribute.has_strategy() and not self.tf.distribute.in_cross_replica_context()
+
     def sharded_layout(self, shape: tuple[int, ...], layout: Any) -> Any:
         """The layout of state for a variable with this layout; only JAX can spread it over devices."""
         return layout
@@ -220,21 +229,15 @@ class Live:
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors) if self.whole else self.backend.traced(function, jit=self.jit)(*tensors)
 
-    def each_measured(
-        self, stage: Any, items: Sequence[Any], shared: Any, due: Scalar, measure: Any, unknown: list[Tensor]
-    ) -> tuple[list[Any], list[Tensor]]:
-        """Two kinds of code for all variables, of which one runs: the old values are gone once `each` is done."""
+    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Tensor]]:
+        rows: list[Any] = []
 
-        def with_measure(what: Any, row: Any, own: Any, shared: Any) -> Any:
-            new, numbers = stage(what, row, own, shared)
-            return new, (*numbers, *measure(what, row, new))
+        def numbers(branch: Callable[[], Any]) -> list[Tensor]:
+            rows[:], vectors = branch()
+            return vectors
 
-        vectors = self.tf.cond(
-            due,
-            lambda: self.each(with_measure, items, shared)[1],
-            lambda: [*self.each(stage, items, shared)[1], *unknown],
-        )
-        return [item.row for item in items], vectors
+        vectors = self.tf.cond(first, lambda: numbers(one), lambda: numbers(other))
+        return rows, vectors
 
 
 class Replicated:

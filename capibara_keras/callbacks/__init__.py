@@ -5,6 +5,7 @@ from __future__ import annotations
 from capibara_keras.callbacks.accumulation_scheduler import GradientAccumulationScheduler
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.clipping_statistics import ClippingStatistics
+from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.callbacks.log_statistics import LogStatistics
 
-__all__ = ["Attach", "ClippingStatistics", "GradientAccumulationScheduler", "LogStatistics"]
+__all__ = ["Attach", "ClippingStatistics", "GradientAccumulationScheduler", "HealthMonitor", "LogStatistics"]

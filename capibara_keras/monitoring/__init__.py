@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from capibara_keras.monitoring.alerts import Alert
 from capibara_keras.monitoring.gradients import GradientAnalysis, LayerGradients, analyze
+from capibara_keras.monitoring.metrics import LayerMetrics, OptimizationMetrics
+from capibara_keras.monitoring.monitor import Monitor
+from capibara_keras.monitoring.observation import Observation, Probe, Subject
+from capibara_keras.monitoring.rules import DEFAULT_RULES, Finding, HealthRule
 
-__all__ = ["GradientAnalysis", "LayerGradients", "analyze"]
+__all__ = [
+    "DEFAULT_RULES",
+    "Alert",
+    "Finding",
+    "GradientAnalysis",
+    "HealthRule",
+    "LayerGradients",
+    "LayerMetrics",
+    "Monitor",
+    "Observation",
+    "OptimizationMetrics",
+    "Probe",
+    "Subject",
+    "analyze",
+]

@@ -65,6 +65,10 @@ class Adam(Rule):
             correction_2=bias_correction(s.one_minus_beta_2, t),
         )
 
+    def average(self, slots: tuple[Tensor, ...], s: Scalars) -> Tensor:
+        """The mean of earlier gradients."""
+        return slots[0] / s.correction_1
+
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v, *v_max = slots
         m = s.beta_1 * m + s.one_minus_beta_1 * g

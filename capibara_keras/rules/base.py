@@ -61,6 +61,9 @@ class UpdateRule(Protocol):
         gathered: slots that are scalars, which `prepare` finds in `s` as vectors over all variables of the group.
         companion: a pattern of paths, and the rule for the variables that it matches; `None` for none.
         two_points: whether the point to be evaluated is another than that in which gradients are taken.
+
+    A rule that keeps a mean of earlier gradients may say so with a method `average(slots, s)` that returns it:
+    monitoring measures the noise of the gradient against it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

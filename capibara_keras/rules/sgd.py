@@ -69,6 +69,10 @@ class SGD(Rule):
             return s
         return s.replace(one_minus_dampening=ops.where(t == 1, ops.ones_like(t), s.one_minus_dampening))
 
+    def average(self, slots: tuple[Tensor, ...], s: Scalars) -> Tensor | None:
+        """The mean of earlier gradients, once the buffer has filled; `None` without one."""
+        return slots[0] * (1 - s.momentum) / ops.maximum(s.one_minus_dampening, 1e-30) if self.momentum else None
+
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         if not self.momentum:
             return decoupled(g, p, s), ()

@@ -1,0 +1,208 @@
+"""Alerts while `fit` runs, and what to do about the critical ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from keras import ops
+
+from capibara_keras import errors
+from capibara_keras.callbacks.attach import Attach
+from capibara_keras.callbacks.baseline import baseline_loss
+from capibara_keras.callbacks.batch_losses import BatchLosses
+from capibara_keras.callbacks.good_state import GoodStates
+from capibara_keras.callbacks.json_lines import JsonLines
+from capibara_keras.monitoring import DEFAULT_RULES, Alert, HealthRule, Observation
+from capibara_keras.monitoring.alerts import LEVELS
+from capibara_keras.watch import Watch
+
+__all__ = ["HealthMonitor"]
+
+ACTIONS = ("warn", "stop", "reduce_lr", "rollback")
+
+ONSET = 20
+"""A problem may have begun so many updates before its alert; a copy of that time is no good one."""
+
+ACTED = 3
+"""After so many rollbacks or reductions in one `fit`, training stops: they do not help."""
+
+
+class HealthMonitor(Attach):
+    """Watches training, and prints each problem once: what was seen, in which layer, and what to change.
+
+    It reads what the optimizer measured every few batches and misses no update in between; what is wrong is dated to
+    the update in which it happened. The metrics are in `optimizer.get_optimization_metrics()`.
+
+    Args:
+        on_critical: on an alert of level "critical": "warn" prints it; "stop" also ends training; "reduce_lr" lowers
+            the learning rate; "rollback" restores weights and optimizer state of the last good copy, and goes on with
+            the data that follows, so that the offending batches are skipped. After 3 reductions or rollbacks training
+            stops.
+        every: batches between two readings, at most 64. The norms of parameters and updates are measured as often.
+        path: of a file to which a JSON line is appended for each update (the names of `StepRecord`, and `layers`), and
+            {"alert": {...}} for each alert, hints included.
+        level: the lowest level that is printed: "info", "warning" or "critical".
+        rules: what to look for; rules of one's own can be added to `DEFAULT_RULES`.
+        baseline_loss: of a model that knows nothing, such as the variance of the targets; by default ln C for the
+            cross-entropy over C classes, and unknown for other losses. Rules that need it say nothing without.
+        reduce_factor: what "reduce_lr" multiplies the rate by.
+        keep_every: updates between two copies for "rollback". There are two, in the host's memory.
+        print_fn: takes each message; by default they are printed below the progress bar.
+
+    Raises:
+        ConfigError: a bad argument, or a `path` that cannot be written.
+
+    >>> import capibara_keras as ck, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="head")])
+    >>> model.compile(ck.Adam(), "mse")
+    >>> x, y = np.ones((64, 1)), np.ones((64, 1))
+    >>> y[40] = np.nan
+    >>> monitor = ck.HealthMonitor(print_fn=lambda text: print(text[:53]))
+    >>> _ = model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[monitor])
+    critical at update 10: the loss is NaN or infinite. L
+    >>> [(alert.id, alert.step) for alert in monitor.alerts]
+    [('nonfinite_loss', 10)]
+    """
+
+    def __init__(
+        self,
+        on_critical: str = "warn",
+        every: int = 10,
+        path: str | Path | None = None,
+        *,
+        level: str = "warning",
+        rules: Iterable[HealthRule] = DEFAULT_RULES,
+        baseline_loss: float | None = None,
+        reduce_factor: float = 0.1,
+        keep_every: int = 100,
+        print_fn: Callable[[str], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.on_critical = errors.choice("on_critical", on_critical, ACTIONS)
+        self.every = errors.integer("every", every, 1, 64)
+        self.path, self.rules, self.print_fn = path, tuple(rules), print_fn
+        self.level = errors.choice("level", level, LEVELS)
+        self.baseline_loss = None if baseline_loss is None else errors.number("baseline_loss", baseline_loss)
+        self.reduce_factor = errors.number("reduce_factor", reduce_factor, 0, 1, open_low=True, open_high=True)
+        self.keep_every = errors.integer("keep_every", keep_every, 1)
+        self.watch: Watch | None = None
+        self.alerts: list[Alert] = []
+        """All alerts so far, hints included."""
+        self._losses, self._acted, self._last = BatchLosses(), 0, 0
+        self._file: JsonLines | None = None
+        self._good: GoodStates | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Have the optimizer measure, and open the file."""
+        optimizer = self.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        if self.watch is None or self.watch.optimizer is not optimizer:
+            baseline = baseline_loss(self.model) if self.baseline_loss is None else self.baseline_loss
+            wrapped = self.model.optimizer is not optimizer
+            self.watch = Watch(
+                optimizer, baseline_loss=baseline, rules=self.rules, every=self.every, loss_scaled=wrapped
+            )
+        optimizer._set(_watch=self.watch)
+        super().on_train_begin(logs)
+        self._file = None if self.path is None else JsonLines(self.path)
+        self._good, self._acted, self._losses = None, 0, BatchLosses()
+        if self.on_critical == "rollback":
+            self._good = GoodStates(self.model)
+            self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """The logged mean begins anew."""
+        super().on_epoch_begin(epoch, logs)
+        self._losses.begin()
+        self._last = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Read every so many batches. Here and not at the batch's end, when the next one may have begun."""
+        super().on_train_batch_begin(batch, logs)
+        if batch - self._last >= self.every:
+            self._last = batch
+            self._losses.wait(batch)
+            self._read()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keep the loss, for where the optimizer does not know it."""
+        if logs and "loss" in logs:
+            self._losses.seen(batch, float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Read the rest of the epoch, and the validation loss."""
+        super().on_epoch_end(epoch, logs)
+        self._read()
+        if self.watch is not None and logs and math.isfinite(logs.get("val_loss", math.nan)):
+            self._handle(self.watch.validate(logs["val_loss"]))
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Close the file."""
+        super().on_train_end(logs)
+        self._good = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read(self) -> None:
+        assert self.watch is not None
+        self.synchronise()
+        found = self.watch.update(self._losses.take())
+        if self._file is not None:
+            rows = zip(self.watch.observations, self.watch.penalties, strict=True)
+            self._file.write(self._record(x, penalty) for x, penalty in rows)
+        self._handle(found)
+        if self._good is not None and self.watch.observations and not self.watch.critical():
+            update = self.watch.observations[-1].update + 1
+            if update - self._good.latest >= self.keep_every:
+                self._good.keep(update)
+
+    def _record(self, x: Observation, penalty: float) -> dict[str, Any]:
+        """A line of the file."""
+        assert self.watch is not None
+        subject = self.watch.monitor.subject
+        names = ("update", "learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold")
+        values = {name: getattr(x, name) for name in (*names, "clipped", "skipped", "loss")}
+        norms = {"gradient_norm": x.gradient_norms, "parameter_norm": x.parameter_norms, "update_norm": x.update_norms}
+        columns = {name: subject.by_layer(norm).tolist() for name, norm in norms.items() if len(norm)}
+        layers = {
+            layer: {name: column[i] for name, column in columns.items()} for i, layer in enumerate(subject.layers)
+        }
+        return values | {"weight_decay_loss": penalty, "layers": layers if columns else {}}
+
+    def _handle(self, alerts: list[Alert]) -> None:
+        """Print, write, act."""
+        self.alerts += alerts
+        if self._file is not None:
+            self._file.write({"alert": dict(alert)} for alert in alerts)
+        for alert in alerts:
+            if LEVELS.index(alert.level) >= LEVELS.index(self.level):
+                self._say(str(alert))
+        critical = [alert for alert in alerts if alert.level == "critical"]
+        if critical and self.on_critical != "warn" and not self.model.stop_training:
+            self._act(critical[0])
+
+    def _act(self, alert: Alert) -> None:
+        self._acted += 1
+        if self.on_critical == "stop" or self._acted > ACTED:
+            self._say(f"training stops because of {alert.id} at update {alert.step}")
+            self.model.stop_training = True
+        elif self.on_critical == "reduce_lr":
+            before = float(ops.convert_to_numpy(self.optimizer.learning_rate))
+            self.optimizer.learning_rate = before * self.reduce_factor
+            self._say(f"the learning rate goes from {before:.3g} to {before * self.reduce_factor:.3g}")
+        elif self._good is not None and self.watch is not None:
+            update = self._good.restore(alert.step - ONSET)
+            self.watch.restart()
+            self._say(f"weights and optimizer are those of update {update} again; the batches since are skipped")
+
+    def _say(self, text: str) -> None:
+        """Below the progress bar, which Keras draws anew on the next line."""
+        if self.print_fn is not None:
+            self.print_fn(text)
+        else:
+            print(f"\n{text}" if self.params.get("verbose") == 1 else text, flush=True)

@@ -1,0 +1,59 @@
+"""One JSON object per line, appended as a run goes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capibara_keras import errors
+
+__all__ = ["JsonLines"]
+
+
+class JsonLines:
+    """Appends objects to a file; what is not known (nan) or not finite is null.
+
+    Args:
+        path: of the file; its directory is made.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise errors.ConfigError(f"path: cannot write {str(path)!r}: {error.strerror}") from error
+
+    def write(self, objects: Iterable[dict[str, Any]]) -> None:
+        """Append, so that a reader sees whole lines only."""
+        lines = [json.dumps(_plain(item), allow_nan=False) + "\n" for item in objects]
+        if lines:
+            self._file.write("".join(lines))
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _plain(x: Any) -> Any:
+    """Python's own types, null for numbers that JSON has not.
+
+    >>> _plain({"a": float("nan"), "b": [1.0]})
+    {'a': None, 'b': [1.0]}
+    """
+    if isinstance(x, dict):
+        return {key: _plain(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(value) for value in x]
+    if isinstance(x, np.generic):
+        x = x.item()
+    return None if isinstance(x, float) and not math.isfinite(x) else x

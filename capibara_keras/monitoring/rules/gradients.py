@@ -1,0 +1,176 @@
+"""Gradients that are far too large, far too small, or not there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from capibara_keras.monitoring.history import WINDOW, History
+from capibara_keras.monitoring.metrics import explosion, vanishing
+from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
+from capibara_keras.monitoring.statistics import deviation, median
+
+__all__ = ["RULES"]
+
+MINIMUM = 20
+SILENCE = 50
+"""Updates; a unit of a sparse input or of small batches may well be silent for 20 and come back."""
+
+
+def exploding(history: History, limit: float) -> Finding | None:
+    """The norm is 10^limit times the recent median, farther than 8 deviations, and larger than ever before: back from
+    a small norm to an old one is no explosion."""
+    norm = history.latest.gradient_norm
+    if not np.isfinite(norm) or history.gradients.count <= MINIMUM or norm <= history.peak_gradient:
+        return None
+    excess, _ = explosion(history)
+    before = history.gradients.before(WINDOW)
+    if excess <= max(limit, 8 * deviation(np.log10(np.maximum(before, 1e-300)))):
+        return None
+    now, then = history.layer_gradients.last(1), history.layer_gradients.before(WINDOW)
+    layers: tuple[str, ...] = ()
+    if len(then):
+        usual = np.maximum(np.nan_to_num(np.median(then, axis=0), nan=np.inf), 1e-300)
+        growth = np.where(np.isnan(now[0]), 0.0, now[0] / usual)
+        worst = np.argsort(-growth, kind="stable")
+        layers = history.subject.names([i for i in worst if growth[i] >= 10 ** (limit / 2)])
+    clip = rounded(float(np.percentile(before, 90)))
+    return Finding(10**excess, layers, {"norm": norm, "clip": clip})
+
+
+def huge(history: History, limit: float) -> Finding | None:
+    """The norm is above a million, and `limit` times that of the parameters: no step along it can be right."""
+    norm = history.latest.gradient_norm
+    scale = history.measured.last(1)[0, 1] if len(history.measured) else np.inf
+    if not (np.isfinite(norm) and norm > 1e6 and norm > limit * scale):
+        return None
+    worst = np.argsort(-np.nan_to_num(history.layer_gradients.last(1)[0]), kind="stable")[:1]
+    return Finding(norm / scale, history.subject.names(worst), {"norm": norm, "clip": 1.0})
+
+
+def small_at_input(history: History, limit: float) -> Finding | None:
+    """Layers from the input on have gradients smaller than `limit` times the largest."""
+    found, powers = vanishing(history, limit)
+    if not len(found) or (history.silent_share(1)[found] > 0.6).any():  # units that are dying explain it
+        return None
+    return Finding(10**-powers, history.subject.names(found), {"ratio": 10**powers})
+
+
+def missing(history: History, limit: float) -> Finding | None:
+    """Trainable variables whose gradient is `None`."""
+    absent = np.flatnonzero(history.absent >= limit)
+    if not len(absent):
+        return None
+    layers = history.subject.names(np.unique(history.subject.layer_of[absent]))
+    return Finding(float(history.absent[absent].max()), layers, {"variables": len(absent)})
+
+
+def silent(history: History, limit: float) -> Finding | None:
+    """Units that no gradient has reached for 50 updates, in layers that have at least 4."""
+    if not len(history.unit_layers) or not history.latest.learning_rate > 0:
+        return None
+    share = history.silent_share(SILENCE)
+    worst = [int(i) for i in np.argsort(-share, kind="stable") if share[i] > limit]
+    if not worst or (history.silent >= SILENCE).all():  # no gradient at all is a loss of exactly 0, not a sick layer
+        return None
+    units = int(np.sum(history.unit_layers == worst[0]))
+    numbers = {"dead": round(share[worst[0]] * units), "units": units}
+    return Finding(float(share[worst[0]]), history.subject.names(worst), numbers)
+
+
+def same_columns(history: History, limit: float) -> Finding | None:
+    """Units of a layer that are all the same, and get the same gradient: they stay so."""
+    probe, subject = history.latest.probe, history.subject
+    if probe is None or not len(probe.equal_columns):
+        return None
+    bad = np.flatnonzero(np.nan_to_num(probe.equal_columns) > limit)
+    if not len(bad):
+        return None
+    bad = bad[np.argsort(-probe.equal_columns[bad], kind="stable")]
+    layers = subject.names(list(dict.fromkeys(subject.layer_of[bad].tolist())))
+    return Finding(float(probe.equal_columns[bad[0]]), layers)
+
+
+def saturated(history: History, limit: float) -> Finding | None:
+    """A fixed limit clips nearly every update, and is far below the usual norm. Adam's step does not depend on the
+    gradient's scale: there it does no harm."""
+    norms, limits, clipped = history.clipping.last(50).T
+    subject = history.subject
+    if len(norms) < 50 or subject.adaptive or not subject.fixed_clip or clipped.mean() <= limit or np.isnan(limits[-1]):
+        return None
+    usual = median(norms)
+    if usual <= 5 * limits[-1]:
+        return None
+    return Finding(float(clipped.mean()), (), {"clip": limits[-1], "norm": usual, "better": rounded(usual)})
+
+
+RULES = (
+    HealthRule(
+        "gradient_explosion",
+        "critical",
+        exploding,
+        limit=2,
+        message="the gradient's norm is {norm:.3g}, {value:.0f} times the median of the last 100 updates{layers}",
+        suggestion="clip: global_clipnorm={clip:g}, the 90th percentile of the last 100 norms",
+    ),
+    HealthRule(
+        "gradient_huge",
+        "critical",
+        huge,
+        limit=1e4,
+        message="the gradient's norm is {norm:.3g}, {value:.0f} times that of the parameters{layers}",
+        suggestion="clip: global_clipnorm={clip:g}; scale the inputs to deviation 1; in a recurrent layer use an "
+        "orthogonal recurrent kernel, or LSTM",
+        hold=3,
+    ),
+    HealthRule(
+        "gradient_vanishing",
+        "warning",
+        small_at_input,
+        limit=1e-3,
+        message="gradients at the input are {ratio:.0f} times smaller than the largest{layers}",
+        suggestion="use ReLU or GELU with He initialisation, and normalisation or a residual connection every 2 layers",
+        hold=4,
+        every=5,
+        causes=("no_gradient", "dead_units", "fp16_underflow", "symmetric_units"),
+    ),
+    HealthRule(
+        "no_gradient",
+        "warning",
+        missing,
+        limit=10,
+        message="{variables} trainable variables have had no gradient for {value:.0f} updates{layers}",
+        suggestion="connect them to the loss (look for stop_gradient, or a layer whose output is not used), or set "
+        "trainable=False",
+    ),
+    HealthRule(
+        "dead_units",
+        "warning",
+        silent,
+        limit=0.6,
+        message="{dead} of {units} units ({value:.0%}) get no gradient at all{layers}",
+        suggestion="lower the learning rate 10 times, and use LeakyReLU or a bias initialised to 0.01",
+        needs="probe",
+        hold=2,
+        causes=("fp16_underflow", "no_gradient"),
+    ),
+    HealthRule(
+        "symmetric_units",
+        "warning",
+        same_columns,
+        limit=0.9,
+        message="{value:.0%} of the units are equal, and will stay so{layers}",
+        suggestion="initialise the kernel at random: GlorotUniform, or HeNormal before ReLU",
+        needs="probe",
+        hold=5,
+    ),
+    HealthRule(
+        "clipping_saturated",
+        "warning",
+        saturated,
+        limit=0.9,
+        message="{value:.0%} of the last 50 updates were clipped at {clip:g}, and the usual norm is {norm:.3g}: the "
+        "learning rate is in effect {norm:.3g}/{clip:g} times lower",
+        suggestion="raise the limit to {better:g}, the median norm",
+        hold=20,
+    ),
+)

@@ -1,0 +1,138 @@
+"""Reading an optimizer: nothing is missed, nothing is invented."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import capibara_keras as ck
+from capibara_keras import inspection
+from capibara_keras.watch import _spread
+from tests.models import regression, regressor
+
+
+def trained(optimizer: ck.Optimizer, watch: ck.Watch, updates: int, every: int = 1) -> list[float]:
+    """A loop on ½|w|²; the losses."""
+    w, losses = keras.Variable(np.ones((2, 2), "float32"), name="layer_w"), []
+    for t in range(updates):
+        value = ops.convert_to_numpy(w)
+        losses.append(float(np.sum(value**2) / 2))
+        optimizer.apply([ops.array(value)], None if optimizer.built else [w])
+        if (t + 1) % every == 0:
+            watch.update(losses[-every:])
+    return losses
+
+
+@pytest.mark.parametrize("every", [1, 7, 30])
+def test_no_update_is_missed(every: int) -> None:
+    optimizer = ck.SGD(0.01)
+    watch = ck.Watch(optimizer)
+    losses = trained(optimizer, watch, 60, every)
+    history = watch.monitor.history
+    seen = 60 // every * every
+    assert history.updates == seen
+    np.testing.assert_allclose(history.losses.last(), losses[:seen])
+    np.testing.assert_allclose(history.gradients.last(), np.sqrt(2 * np.array(losses[:seen])), rtol=1e-6)
+    assert [x.update for x in watch.observations] == list(range(seen - every, seen))
+
+
+def test_metrics_of_the_optimizer() -> None:
+    optimizer = ck.SGD(0.1, statistics_every=1)
+    trained(optimizer, ck.Watch(optimizer), 3)
+    metrics = optimizer.get_optimization_metrics()
+    assert metrics.update_ratio == pytest.approx(0.1, rel=1e-5)
+    assert metrics["param_norm"] == pytest.approx(2 * 0.9**2, rel=1e-5)
+    assert math.isnan(metrics.loss_smoothness)
+    assert list(metrics.layers) == ["layer_w"]
+
+
+def test_alerts_come_once() -> None:
+    w, optimizer = keras.Variable([[1.0, 2.0]], name="w"), ck.Optimizer("sgd", learning_rate=0.1)
+    optimizer.apply([ops.array([[1.0, 1.0]])], [w])
+    optimizer.apply([ops.array([[float("inf"), 1.0]])], [w])
+    (alert,) = optimizer.check_optimization_health()
+    assert (alert.level, alert.id, alert.layer, alert.step) == ("critical", "nonfinite_gradient", "w", 1)
+    assert alert.suggestion
+    assert optimizer.check_optimization_health() == []
+
+
+def test_skipped_updates_have_the_index_of_the_next() -> None:
+    w, optimizer = keras.Variable([1.0], name="w"), ck.SGD(0.1)
+    watch = ck.Watch(optimizer)
+    for g in (1.0, math.nan, 1.0, math.nan):
+        optimizer.apply([ops.array([g])], [w])
+    watch.update()
+    assert [(x.update, x.skipped) for x in watch.observations] == [(0, False), (1, True), (1, False), (2, True)]
+
+
+def test_a_layer_that_comes_in_later() -> None:
+    a, b, optimizer = keras.Variable([1.0], name="a"), keras.Variable([1.0], name="b"), ck.SGD(0.1)
+    watch = ck.Watch(optimizer)
+    optimizer.apply([ops.array([1.0])], [a])
+    watch.update()
+    optimizer.apply([ops.array([1.0]), ops.array([2.0])], [a, b])
+    watch.update()
+    assert watch.monitor.subject.layers == ("a", "b")
+    assert watch.observations[-1].gradient_norms.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"weight_decay": 0.5}, 0.05 * 2.0),
+        ({"weight_decay": 0.5, "weight_decay_mode": "l2"}, math.nan),
+        ({"weight_decay": 0.5, "differential_learning_rates": {"w": 3.0}}, 0.15 * 2.0),
+        ({"weight_decay": 0.5, "weight_decay_exclude": ["w"]}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_what_decay_takes_off(options: dict[str, object], expected: float) -> None:
+    w, optimizer = keras.Variable(np.ones((2, 2), "float32"), name="w"), ck.SGD(0.1, **options)
+    watch = ck.Watch(optimizer, every=1)
+    optimizer.apply([ops.zeros((2, 2))], [w])
+    watch.update()
+    np.testing.assert_allclose(watch.observations[0].decay_norm, expected, rtol=1e-6)
+
+
+def test_losses_of_micro_batches() -> None:
+    w, optimizer = keras.Variable([1.0], name="w"), ck.SGD(0.1, gradient_accumulation_steps=2)
+    watch = ck.Watch(optimizer)
+    for loss in (1.0, 3.0, 5.0):
+        optimizer.apply([ops.array([1.0])], [w])
+        watch.update(loss)
+    optimizer.apply([ops.array([1.0])], [w])
+    watch.update(7.0)
+    assert watch.monitor.history.losses.last().tolist() == [2.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "losses, updates, expected",
+    [
+        ([1.0, 3.0, 5.0, None], 2, [2.0, math.nan]),
+        ([2.0], 3, [math.nan, math.nan, 2.0]),
+        ([1.0, math.inf], 1, [math.inf]),
+        ([], 2, [math.nan] * 2),
+    ],
+)
+def test_spreading_losses(losses: list[float | None], updates: int, expected: list[float]) -> None:
+    np.testing.assert_equal(_spread(losses, updates), expected)
+
+
+def test_equal_columns_and_small_moments() -> None:
+    assert inspection.equal_columns(ops.ones((5, 4))) == 1.0
+    assert inspection.equal_columns(ops.zeros((5, 4))) == 0.0
+    assert math.isnan(inspection.equal_columns(ops.ones((5,))))
+    assert inspection.equal_columns(ops.array(np.random.default_rng(0).normal(size=(3, 3, 2, 8)))) == 0.0
+    assert math.isnan(inspection.below_epsilon(ops.zeros((5,)), 1.0, 1e-8))
+
+
+def test_a_huge_epsilon_is_found_from_the_moments() -> None:
+    optimizer = ck.Adam(1e-3, epsilon=10.0)
+    model = regressor(optimizer)
+    monitor = ck.HealthMonitor(print_fn=lambda text: None)
+    model.fit(*regression(), batch_size=4, epochs=15, verbose=0, callbacks=[monitor])
+    assert "adam_epsilon_dominant" in [alert.id for alert in monitor.alerts]

@@ -27,6 +27,7 @@ LAYERS = [
     {"core"},
     {"optimizer"},
     {"algorithms", "callbacks"},
+    {"tuning"},
 ]
 """Modules and subpackages from the bottom to the top: each imports only from layers below its own."""
 

@@ -86,7 +86,7 @@ def keras_tuner_bayesian(search: Search, number: int) -> Values | None:
     worst = max((x for x in losses if math.isfinite(x)), default=0.0)
     for trial, loss in zip(search.trials, losses, strict=True):
         known = keras_tuner.engine.trial.Trial(
-            search.space.hyperparameters(trial.values), trial_id=str(trial.number), status="COMPLETED"
+            search.space.hyperparameters(trial.options), trial_id=str(trial.number), status="COMPLETED"
         )
         known.score = loss if math.isfinite(loss) else worst
         oracle.trials[known.trial_id] = known
@@ -108,23 +108,23 @@ def optuna(search: Search, number: int) -> Values:
     losses = [search.loss(t) for t in search.trials]
     worst = max((x for x in losses if math.isfinite(x)), default=0.0)
     for trial, loss in zip(search.trials, losses, strict=True):
-        given = {d.name: _to_optuna(d, trial.values[d.name]) for d in search.space.dimensions if d.name in trial.values}
-        study.add_trial(
-            package.trial.create_trial(
-                params=given,
-                distributions={name: distributions[name] for name in given},
-                value=loss if math.isfinite(loss) else worst,
-            )
+        given = {d.name: _number(d, trial.options[d.name]) for d in search.space.dimensions if d.name in trial.options}
+        frozen = package.trial.create_trial(
+            params=given,
+            distributions={name: distributions[name] for name in given},
+            value=loss if math.isfinite(loss) else worst,
         )
+        study.add_trial(frozen)
     asked = study.ask()
     values: Values = {}
     for d in search.space.dimensions:
         if d.active(values):
-            values[d.name] = _from_optuna(d, asked._suggest(d.name, distributions[d.name]))
+            values[d.name] = _suggested(asked, d)
     return values
 
 
 def _distribution(package: Any, d: Dimension) -> Any:
+    """Optuna's domain of an option; choices by their numbers."""
     if isinstance(d.domain, Choice):
         return package.distributions.CategoricalDistribution(list(range(len(d.domain.values))))
     kinds = package.distributions
@@ -132,12 +132,15 @@ def _distribution(package: Any, d: Dimension) -> Any:
     return kind(d.domain.low, d.domain.high, log=d.domain.log)
 
 
-def _to_optuna(d: Dimension, value: Any) -> Any:
+def _number(d: Dimension, value: Any) -> Any:
     return value if isinstance(d.domain, Range) else d.domain.values.index(value)
 
 
-def _from_optuna(d: Dimension, value: Any) -> Any:
-    return value if isinstance(d.domain, Range) else d.domain.values[value]
+def _suggested(asked: Any, d: Dimension) -> Any:
+    if isinstance(d.domain, Choice):
+        return d.domain.values[asked.suggest_categorical(d.name, list(range(len(d.domain.values))))]
+    suggest = asked.suggest_int if d.domain.whole else asked.suggest_float
+    return suggest(d.name, d.domain.low, d.domain.high, log=d.domain.log)
 
 
 ALGORITHMS: Mapping[str, Proposer] = {

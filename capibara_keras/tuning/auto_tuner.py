@@ -180,7 +180,7 @@ class OptimizerAutoTuner:
         from capibara_keras.tuning.oracle import Oracle
 
         self.budget, self._base = budget, first.base
-        space = _within(SearchSpace.parse(self.search_space, first.base), budget.steps)
+        space = _within(SearchSpace.parse(self.search_space, first.base), first.base, budget.steps)
         fingerprint = self._fingerprint(space, patience)
         search = Search(space, [], self.direction == "max", self.max_trials, self.seed)
         with contextlib.nullcontext() if is_worker() else self.project.locked():
@@ -251,13 +251,14 @@ class OptimizerAutoTuner:
             return []
         for name, value in fingerprint.items():
             if state["search"].get(name) != value:
+                theirs = state["search"].get(name)
                 raise ConfigError(
-                    f"{self.project.folder} holds a search with another {name}: {state['search'].get(name)!r}, and this "
-                    f"one has {value!r}. Choose another directory, or give overwrite=True to remove it"
+                    f"{self.project.folder} holds a search with another {name}: {theirs!r}, and this one has "
+                    f"{value!r}. Choose another directory, or give overwrite=True to remove it"
                 )
         trials = [TrialRecord.from_json(data) for data in state["trials"]]
         if trials and all(t.status == "failed" for t in trials if t.done):  # nothing ever worked: try again
-            trials = [TrialRecord(t.number, t.values) for t in trials]
+            trials = [TrialRecord(t.number, t.options) for t in trials]
         return trials
 
     def _result(self) -> Values:
@@ -272,7 +273,7 @@ class OptimizerAutoTuner:
                 + ". Try lower learning rates, or raise max_trials"
             )
         assert self.budget is not None
-        return complete(self._base | best.values, self.budget.steps)
+        return complete(self._base | best.options, self.budget.steps)
 
     # Results -----------------------------------------------------------------------------------------------
 
@@ -359,10 +360,13 @@ def _named_algorithm(search_space: Mapping[str, Any]) -> Values:
     return {"algorithm": value} if isinstance(value, str) else {}
 
 
-def _within(space: SearchSpace, steps: int) -> SearchSpace:
-    """The space with warmups that end before the total of a schedule that has one."""
-    scheduled = space.name_of("scheduler_type") is not None
-    return space.limited("warmup_steps", steps - 1) if scheduled else space
+def _within(space: SearchSpace, base: Values, steps: int) -> SearchSpace:
+    """The space with warmups that end before the total of a schedule, where one is searched."""
+    if space.name_of("scheduler_type") is None:
+        return space
+    most = space.name_of("gradient_accumulation_steps")
+    each = space.domain(most).grid(2)[-1] if most else base.get("gradient_accumulation_steps")
+    return space.limited("warmup_steps", steps // (each or 1) - 1)
 
 
 def _made(model: Any, loss: Any, metrics: Any, seed: int | None) -> keras.Model:

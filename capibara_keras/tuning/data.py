@@ -89,7 +89,9 @@ def training(data: Any, batch_size: int, length: int, seed: int) -> Callable[[],
         return lambda: _endless(data(), batch_size, length, seed, data)
     if iter_is_self(data):
         raise ConfigError(f"train_dataset: {_ONCE.format(data=data)}")
-    _endless(data, batch_size, length, seed, None)  # errors now, not in the first trial
+    made = _endless(data, batch_size, length, seed, None)  # errors now, not in the first trial
+    if isinstance(made, Iterator):
+        next(made)
     return lambda: _endless(data, batch_size, length, seed, None)
 
 
@@ -163,7 +165,9 @@ def _is_tf(data: Any) -> bool:
 
 
 def _arrays(data: Any) -> tuple[Any, ...] | None:
-    """(x, …) if these are arrays."""
+    """(x, …) if these are arrays. A list is one of batches."""
+    if isinstance(data, list):
+        return None
     parts = data if isinstance(data, tuple) else (data,)
     if 1 <= len(parts) <= 3 and all(hasattr(leaf, "shape") for part in parts for leaf in keras.tree.flatten(part)):
         return tuple(keras.tree.map_structure(np.asarray, part) for part in parts if part is not None)

@@ -38,13 +38,13 @@ def propose(search: Search, number: int) -> Values:
     if number < START or not any(math.isfinite(search.loss(t)) for t in ended):
         return space.values(sobol(len(space.dimensions), search.seed, number))
     known = [t for t in search.trials if t.done or t.status == "running"]
-    features = np.array([space.features(t.values) for t in known])
+    features = np.array([space.features(t.options) for t in known])
     targets = standardised([search.loss(t) if t.done else math.nan for t in known])
     model = fitted(features, targets, search.seed)
     rng = np.random.default_rng([search.seed, number])
     best = model.predict(features).min()
     order = np.argsort(targets, kind="stable")
-    elite = [space.units(known[i].values) for i in order[:5]]
+    elite = [space.units(known[i].options) for i in order[:5]]
     points = np.vstack(
         [rng.random((CANDIDATES, len(space.dimensions))), _near(elite, 0.2, rng), _near(elite, 0.03, rng)]
     )
@@ -132,7 +132,7 @@ def log_expected_improvement(z: np.ndarray) -> np.ndarray:
     """log(φ(z) + z Φ(z)), also far below 0, where the sum is smaller than any float (Ament et al. 2023, eq. 9).
 
     >>> log_expected_improvement(np.array([0.0, -50.0])).round(3).tolist()
-    [-0.919, -1258.745]
+    [-0.919, -1258.744]
     """
     from scipy.special import erfcx, ndtr
 

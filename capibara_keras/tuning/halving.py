@@ -22,7 +22,7 @@ class Halving:
         brackets: trials take turns in leaving out none, one, … of the first rungs (Hyperband, Li et al. 2018), and
             are compared within their bracket only.
 
-    >>> Halving(factor=2).keeps(0.5, [0.1, 0.2, 0.7, 0.9])
+    >>> Halving(factor=2).keeps(0.8, [0.1, 0.2, 0.7, 0.9])
     False
     """
 

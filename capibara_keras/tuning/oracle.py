@@ -76,7 +76,7 @@ class Oracle(keras_tuner.Oracle):
                     break
                 best = min(best, self._loss(score))
                 if record.done:
-                    self.rungs.keeps(record.number, before, step, best, self.warmup(record.values))
+                    self.rungs.keeps(record.number, before, step, best, self.warmup(record.options))
                 before = step
 
     # Protocol ----------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Oracle(keras_tuner.Oracle):
                 self.records[number] = TrialRecord(number, values)
             else:
                 return self._without_work(tuner_id)
-            self.records[number] = TrialRecord(number, self.records[number].values)
+            self.records[number] = TrialRecord(number, self.records[number].options)
             self._started[number] = time.monotonic()
             trial = self._trial(self.records[number])
             self.ongoing_trials[tuner_id] = trial
@@ -134,7 +134,7 @@ class Oracle(keras_tuner.Oracle):
                 record = dataclasses.replace(
                     record, score=record.curve[self.objective.name][at], best_step=record.curve["step"][at]
                 )
-                if not self.rungs.keeps(record.number, before, step, best, self.warmup(record.values)):
+                if not self.rungs.keeps(record.number, before, step, best, self.warmup(record.options)):
                     record = dataclasses.replace(record, status="pruned")
             self.records[record.number] = record
             return self._trial(record, "STOPPED" if record.done else "RUNNING")
@@ -218,7 +218,7 @@ class Oracle(keras_tuner.Oracle):
 
     def _trial(self, record: TrialRecord, status: str = "RUNNING") -> Any:
         trial = keras_tuner.engine.trial.Trial(
-            self.search.space.hyperparameters(record.values), trial_id=str(record.number), status=status
+            self.search.space.hyperparameters(record.options), trial_id=str(record.number), status=status
         )
         if math.isfinite(record.score):
             trial.score, trial.best_step = record.score, record.best_step

@@ -46,7 +46,7 @@ def table(search: Search, metric: str, most: int | None = None) -> str:
     names = [d.name for d in search.space.searched]
     head = ["trial", metric, "steps", "status", *names]
     rows = [
-        [f"{t.number}", number(t.score), f"{t.steps}", t.status, *(number(t.values.get(name, "-")) for name in names)]
+        [f"{t.number}", number(t.score), f"{t.steps}", t.status, *(number(t.options.get(name, "-")) for name in names)]
         for t in ranked
     ]
     return _aligned([head, *rows])

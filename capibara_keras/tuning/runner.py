@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -21,11 +21,13 @@ from capibara_keras.config import OptimizerConfig
 from capibara_keras.core import _static
 from capibara_keras.errors import ConfigError
 from capibara_keras.optimizer import Optimizer
-from capibara_keras.rate import Pending, rate_of
+from capibara_keras.rate import Pending, peak_of, rate_of
 from capibara_keras.tuning.search_space import Values
 from capibara_keras.types import Variable
 
 __all__ = ["Budget", "Runner", "base_options", "complete", "warmup_steps"]
+
+Report: TypeAlias = Callable[[int, dict[str, float]], bool]
 
 COMPILED = 4
 """Train functions that are kept; with each its optimizer's state."""
@@ -177,8 +179,9 @@ class Runner:
         wanted = config.parse(options)
         rates = rate_table(wanted, self.budget.steps)
         if wanted.weight_decay_mode == "independent" and wanted.weight_decay is not None:
-            peak = float(rates.max()) or 1.0  # the table's own peak is 1
-            wanted = dataclasses.replace(wanted, weight_decay=wanted.weight_decay / peak)
+            rate = rate_of(wanted, self.budget.steps)  # the table's own peak is 1
+            peak = rate if isinstance(rate, float) else peak_of(rate)
+            wanted = dataclasses.replace(wanted, weight_decay=wanted.weight_decay / (peak or 1.0))
         wanted = dataclasses.replace(wanted, schedule=None, use_scheduler=False, learning_rate=1.0)
         key = repr(_static(wanted))
         self._restart()
@@ -211,12 +214,11 @@ class Runner:
 class _Watch(Attach):
     """Reports a trial, and ends it."""
 
-    def __init__(
-        self, runner: Runner, report: Callable[[int, dict[str, float]], bool], worth: Callable[[float], bool]
-    ) -> None:
+    def __init__(self, runner: Runner, report: Report, worth: Callable[[float], bool]) -> None:
         super().__init__()
         self.runner, self.report, self.worth = runner, report, worth
-        self.best, self.best_step, self.weights = math.inf, 0, None
+        self.best, self.best_step = math.inf, 0
+        self.weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """An evaluation."""
@@ -249,7 +251,7 @@ def base_options(model: Any) -> Values:
 def complete(options: Values, steps: int) -> Values:
     """The options as they are measured: with the schedule's name, and the total that it takes from the budget."""
     settings = config.parse(options)
-    result = {"algorithm": settings.algorithm} | options
+    result: Values = {"algorithm": settings.algorithm} | options
     if settings.schedule is not None and settings.use_scheduler:
         result.setdefault("scheduler_type", settings.schedule.shape)
         if "total_steps" in settings.schedule.missing():
@@ -289,7 +291,7 @@ def warmup_steps(options: Values, steps: int) -> int:
 
 def reported(model: keras.Model, validation: Any, fit_options: Mapping[str, Any]) -> list[str]:
     """Names of the metrics in `fit`'s logs; builds a model that is not."""
-    given = dict(x=validation)
+    given: dict[str, Any] = {"x": validation}
     if isinstance(validation, tuple):
         given = dict(zip(("x", "y", "sample_weight"), validation, strict=False))
     if "batch_size" in fit_options or not hasattr(validation, "__len__"):

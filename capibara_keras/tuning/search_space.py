@@ -63,10 +63,9 @@ class Range:
         return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
 
     def grid(self, most: int = 5) -> list[float | int]:
-        """At most so many values, evenly spread."""
+        """At most so many values, evenly spread, with both bounds."""
         count = int(min(self.size, most))
-        steps = [self.at((i + 0.5) / count) for i in range(count)]
-        return steps if self.whole else [self.at(i / (count - 1)) for i in range(count)]
+        return [self.at(i / (count - 1)) for i in range(count)]
 
     @property
     def _edges(self) -> tuple[float, float]:
@@ -186,11 +185,11 @@ class SearchSpace:
                     units = [corner] * len(self.dimensions)
                     units[i] = dimension.domain.position(value)
                     for parent, allowed in dimension.when.items():
-                        units[self._index(parent)] = self._domain(parent).position(allowed[0])
+                        units[self._index(parent)] = self.domain(parent).position(allowed[0])
                     found.append(self.values(units))
         return found
 
-    def values(self, units: Sequence[float]) -> Values:
+    def values(self, units: Sequence[float] | np.ndarray) -> Values:
         """The configuration at a point of the unit cube, one coordinate per dimension."""
         result: Values = {}
         for dimension, u in zip(self.dimensions, units, strict=True):
@@ -276,7 +275,8 @@ class SearchSpace:
     def _index(self, name: str) -> int:
         return [d.name for d in self.dimensions].index(name)
 
-    def _domain(self, name: str) -> Range | Choice:
+    def domain(self, name: str) -> Range | Choice:
+        """Of an option, by the user's name."""
         return self.dimensions[self._index(name)].domain
 
 
@@ -390,7 +390,7 @@ def _conditional(dimensions: list[Dimension]) -> list[Dimension]:
     return result
 
 
-def _exists(option: str, parent: str, value: str) -> bool:
+def _exists(option: str, parent: str, value: Any) -> bool:
     """Whether an algorithm or a schedule has an option. Those that belong to none exist for all."""
     option = canonical(option)
     owners = _OWNERS[canonical(parent)].get(option)

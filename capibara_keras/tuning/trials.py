@@ -23,7 +23,7 @@ class TrialRecord(Record):
 
     Args:
         number: from 0.
-        values: of the searched options.
+        options: the configuration: a value for each searched option that applies.
         status: "running"; "completed", also where patience ended it; "pruned" by early termination; "diverged",
             where loss or metric were not finite; "failed" by an exception.
         score: the best value of the metric; `nan` if there is none.
@@ -39,7 +39,7 @@ class TrialRecord(Record):
     """
 
     number: int
-    values: Values
+    options: Values
     status: str = "running"
     score: float = math.nan
     best_step: int = 0
@@ -104,7 +104,7 @@ class Search:
     @property
     def tried(self) -> list[Values]:
         """The configurations so far."""
-        return [trial.values for trial in self.trials]
+        return [trial.options for trial in self.trials]
 
     def best(self) -> TrialRecord | None:
         """The trial with the best score. One that was pruned was not measured in full: it counts only if no other

@@ -365,8 +365,8 @@ def _within(space: SearchSpace, base: Values, steps: int) -> SearchSpace:
     if space.name_of("scheduler_type") is None:
         return space
     most = space.name_of("gradient_accumulation_steps")
-    each = space.domain(most).grid(2)[-1] if most else base.get("gradient_accumulation_steps")
-    return space.limited("warmup_steps", steps // (each or 1) - 1)
+    each = space.domain(most).at(1) if most else base.get("gradient_accumulation_steps")
+    return space.limited("warmup_steps", steps // int(each or 1) - 1)
 
 
 def _made(model: Any, loss: Any, metrics: Any, seed: int | None) -> keras.Model:

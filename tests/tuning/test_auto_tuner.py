@@ -203,7 +203,7 @@ def test_divergence_is_penalised_and_never_the_end(tmp_path: Path) -> None:
 
 def test_all_diverge(tmp_path: Path) -> None:
     space = {"learning_rate": [1e25, 1e30, "log"], "algorithm": "sgd", "nonfinite": "propagate"}
-    with pytest.raises(ck.TuningError, match="no trial completed: 4 diverged.*lower learning rates"):
+    with pytest.raises(ck.TuningError, match=r"no trial completed: 4 diverged.*lower learning rates"):
         search(tuner(tmp_path, space))
     assert len(json.loads((tmp_path / "search" / "search.json").read_text())["trials"]) == 4
 
@@ -233,7 +233,7 @@ def test_a_trial_that_fails_is_no_reason_to_stop(tmp_path: Path) -> None:
 def test_if_all_fail_it_is_not_the_configurations(tmp_path: Path) -> None:
     """The error says why; once it is mended, the search takes the same configurations again."""
     found = tuner(tmp_path)
-    with pytest.raises(ck.TuningError, match="the first 3 trials all failed.*OSError: the disk is gone"):
+    with pytest.raises(ck.TuningError, match=r"the first 3 trials all failed.*OSError: the disk is gone"):
         found.find_optimal_hyperparameters(network(), failing(lambda n: True), data()[1], 8)
     again = tuner(tmp_path)
     search(again, steps=8)
@@ -287,7 +287,7 @@ def test_arrays_come_in_the_same_order_in_every_trial() -> None:
     a, b = ([batches[i][0].tolist() for i in range(9)] for batches in (one, two))
     assert a == b
     for epoch in range(3):
-        assert sorted(sum(a[3 * epoch : 3 * epoch + 3], [])) == x.tolist()
+        assert sorted(row for batch in a[3 * epoch : 3 * epoch + 3] for row in batch) == x.tolist()
     assert a[:3] != a[3:6]
 
 
@@ -371,7 +371,7 @@ def test_bad_searches(tmp_path: Path) -> None:
 
 def test_a_metric_that_the_model_does_not_report(tmp_path: Path) -> None:
     found = tuner(tmp_path, optimization_metric="val_perplexity")
-    with pytest.raises(ck.ConfigError, match="does not report 'val_perplexity'. It reports .*val_loss"):
+    with pytest.raises(ck.ConfigError, match=r"does not report 'val_perplexity'. It reports .*val_loss"):
         search(found)
 
 

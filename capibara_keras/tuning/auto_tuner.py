@@ -7,13 +7,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from capibara_keras import errors
 from capibara_keras.errors import ConfigError, TuningError
-from capibara_keras.tuning import progress
+from capibara_keras.tuning import progress, report
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
 from capibara_keras.tuning.data import training, validation
 from capibara_keras.tuning.halving import EARLY_TERMINATION, Halving, Rungs
@@ -294,6 +295,34 @@ class OptimizerAutoTuner:
             most: rows at most; default: all.
         """
         return progress.table(self._known_search(), self.metric, most)
+
+    def report(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+        """Write figures (PNG, SVG), a page (HTML) and tables (CSV, JSON); also while the search goes on.
+
+        Args:
+            folder: default: "report" in the search's directory.
+
+        Returns:
+            Name -> path.
+
+        Raises:
+            ConfigError: there are no trials yet.
+        """
+        return report.write(self._known_search(), self.metric, self._report_folder(folder, "report"))
+
+    def write_tensorboard(self, folder: str | os.PathLike[str] | None = None) -> None:
+        """Write the trials for TensorBoard's HParams page.
+
+        Args:
+            folder: default: "tensorboard" in the search's directory.
+
+        Raises:
+            ConfigError: tensorboard is not installed, or there are no trials yet.
+        """
+        report.write_tensorboard(self._known_search(), self.metric, self._report_folder(folder, "tensorboard"))
+
+    def _report_folder(self, folder: str | os.PathLike[str] | None, name: str) -> Path:
+        return self.project.folder / name if folder is None else Path(folder)
 
     def load_best_weights(self, model: keras.Model) -> None:
         """Load the weights of the best trial, at its best step.

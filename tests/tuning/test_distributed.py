@@ -111,7 +111,8 @@ from pathlib import Path
 from tests.tuning.common import Traces, search, tuner, network
 model, found = network(), tuner(Path(tempfile.mkdtemp()), trials=6)
 config = search(found, model)
-print(json.dumps([config, [t.score for t in found.trials], next(l.count for l in model.layers if isinstance(l, Traces))]))
+traces = next(layer.count for layer in model.layers if isinstance(layer, Traces))
+print(json.dumps([config, [t.score for t in found.trials], traces]))
 """
 
 

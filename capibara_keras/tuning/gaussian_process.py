@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from capibara_keras.tuning.search_space import SearchSpace, Values
+from capibara_keras.tuning.search_space import Values
+from capibara_keras.tuning.surrogate import fitted, log_expected_improvement, standardised
 from capibara_keras.tuning.trials import Search
 
 __all__ = ["propose"]
@@ -17,43 +17,41 @@ __all__ = ["propose"]
 START = 8
 """Points of a Sobol sequence before the first model."""
 
+GREEDY = 3
+"""Every third proposal is where the mean is lowest: with noise, the model's best guess wants to be measured."""
+
 CANDIDATES = 1024
-"""Points at which the acquisition is evaluated, in each of the two rounds."""
+"""Random points at which the acquisition is evaluated; the best are then refined."""
 
 
 def propose(search: Search, number: int) -> Values:
-    """The configuration with the largest expected improvement.
+    """The configuration with the largest expected improvement, and that is likely to train at all.
 
     The losses are modelled by a Gaussian process with a Matérn-5/2 kernel, one length scale per column of
     `SearchSpace.features`, and noise that is learned; all by their maximum a posteriori (Rasmussen & Williams 2006,
-    chapters 4 and 5). Losses far above the median count as less far, and those of failed trials as the worst. The
-    acquisition is the logarithm of the expected improvement over the best mean (Ament et al. 2023).
+    chapters 4 and 5). Losses far above the median count as less far. The acquisition is the logarithm of the expected
+    improvement over the best mean (Ament et al. 2023), plus that of the probability that the trial does not fail, by
+    a second process over which trials did (Gelbart et al. 2014, eq. 4).
 
     Args:
         search: space and trials so far.
         number: of the trial; with the seed it decides all random numbers.
     """
     space = search.space
-    ended = [t for t in search.trials if t.done]
-    if number < START or not any(math.isfinite(search.loss(t)) for t in ended):
-        return space.values(sobol(len(space.dimensions), search.seed, number))
     known = [t for t in search.trials if t.done or t.status == "running"]
+    losses = np.array([search.loss(t) if t.done else math.nan for t in known])
+    if number < START or not np.isfinite(losses).any():
+        return space.values(sobol(len(space.dimensions), search.seed, number))
     features = np.array([space.features(t.options) for t in known])
-    targets = standardised([search.loss(t) if t.done else math.nan for t in known])
-    model = fitted(features, targets, search.seed)
-    rng = np.random.default_rng([search.seed, number])
-    best = model.predict(features).min()
-    order = np.argsort(targets, kind="stable")
-    elite = [space.units(known[i].options) for i in order[:5]]
-    points = np.vstack(
-        [rng.random((CANDIDATES, len(space.dimensions))), _near(elite, 0.2, rng), _near(elite, 0.03, rng)]
+    order = np.argsort(losses, kind="stable")
+    elite = [space.units(known[i].options) for i in order[:5] if math.isfinite(losses[i])]
+    score = _acquisition(features, losses, search.seed, greedy=number % GREEDY == 0)
+    best = _maximum(
+        lambda points: score(np.array([space.features(space.values(point)) for point in points])),
+        elite,
+        np.random.default_rng([search.seed, number]),
     )
-    for width in (0.1, 0.03, 0.01):
-        scores = _acquisition(model, space, points, best)
-        top = points[np.argsort(-scores, kind="stable")[:8]]
-        points = np.vstack([top, _near(list(top), width, rng, CANDIDATES // 4)])
-    scores = _acquisition(model, space, points, best)
-    return space.values(points[int(np.argmax(scores))])
+    return space.values(best)
 
 
 def sobol(dimensions: int, seed: int, index: int) -> np.ndarray:
@@ -66,83 +64,39 @@ def sobol(dimensions: int, seed: int, index: int) -> np.ndarray:
         return np.asarray(sequence.random(index + 1)[index])
 
 
-def standardised(losses: Sequence[float]) -> np.ndarray:
-    """Losses for the model: what lies far above the median is pulled towards it, what is not finite is the worst, what
-    is not known (`nan`, of running trials) too, so that another worker goes elsewhere; then mean 0, deviation 1."""
-    y = np.array(losses, float)
-    finite = y[np.isfinite(y)]
-    median, low = np.median(finite), finite.min()
-    scale = max(median - low, 1e-12)
-    above = finite > median
-    squeezed = finite.copy()
-    squeezed[above] = median + scale * np.log1p((finite[above] - median) / scale)
-    worst = min(squeezed.max(), median + 2 * scale)
-    y[np.isfinite(y)] = np.minimum(squeezed, worst)
-    y[~np.isfinite(y)] = worst
-    return (y - y.mean()) / max(y.std(), 1e-12)
+def _acquisition(
+    features: np.ndarray, losses: np.ndarray, seed: int, *, greedy: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """How much a trial at some features is worth; `losses` are `inf` for failures, `nan` for what is not known."""
+    from scipy.special import log_ndtr
+
+    failed = np.isinf(losses)
+    model = fitted(features[~failed], standardised(losses[~failed]), seed)
+    best = model.predict(features[~failed]).min()
+    fails = fitted(features, np.where(failed, 1.0, -1.0), seed) if failed.any() else None
+
+    def value(points: np.ndarray) -> np.ndarray:
+        mean, total = model.predict(points, return_std=True)
+        deviation = np.sqrt(np.maximum(total**2 - model.kernel_.k2.noise_level, 1e-12))
+        worth = -mean if greedy else log_expected_improvement((best - mean) / deviation) + np.log(deviation)
+        if fails is not None:
+            middle, spread = fails.predict(points, return_std=True)
+            log_probability = log_ndtr(-middle / np.maximum(spread, 1e-6))
+            worth += 10 * np.minimum(log_probability - math.log(0.5), 0) if greedy else log_probability
+        return np.asarray(worth)
+
+    return value
 
 
-def fitted(features: np.ndarray, targets: np.ndarray, seed: int) -> Any:
-    """A Gaussian process whose hyperparameters maximise likelihood times prior."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
-    columns = features.shape[1]
-    length = 0.5 * math.sqrt(columns)
-    kernel = ConstantKernel(1.0, (0.05, 20.0)) * Matern(np.full(columns, length), (0.05, 50.0), nu=2.5)
-    kernel += WhiteKernel(0.01, (1e-6, 1.0))
-    prior = _Prior(
-        mean=np.array([0.0, *[math.log(length)] * columns, math.log(0.01)]),
-        deviation=np.array([1.0, *[1.0] * columns, 2.0]),
-    )
-    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=prior.maximise, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about length scales at their bounds: the prior is meant to hold them
-        return process.fit(features, targets)
-
-
-class _Prior:
-    """Normal priors of the logarithms of a kernel's hyperparameters."""
-
-    def __init__(self, mean: np.ndarray, deviation: np.ndarray) -> None:
-        self.mean, self.deviation = mean, deviation
-
-    def maximise(self, objective: Any, start: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
-        """The minimum of the negative log posterior, for scikit-learn."""
-        from scipy.optimize import minimize
-
-        def posterior(theta: np.ndarray) -> tuple[float, np.ndarray]:
-            value, slope = objective(theta)
-            z = (theta - self.mean) / self.deviation
-            return value + 0.5 * float(z @ z), slope + z / self.deviation
-
-        found = minimize(posterior, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 50})
-        return found.x, float(found.fun)
-
-
-def _acquisition(model: Any, space: SearchSpace, points: np.ndarray, best: float) -> np.ndarray:
-    features = np.array([space.features(space.values(point)) for point in points])
-    mean, deviation = model.predict(features, return_std=True)
-    noise = model.kernel_.k2.noise_level
-    deviation = np.sqrt(np.maximum(deviation**2 - noise, 1e-12))
-    return log_expected_improvement((best - mean) / deviation) + np.log(deviation)
-
-
-def log_expected_improvement(z: np.ndarray) -> np.ndarray:
-    """log(φ(z) + z Φ(z)), also far below 0, where the sum is smaller than any float (Ament et al. 2023, eq. 9).
-
-    >>> log_expected_improvement(np.array([0.0, -50.0])).round(3).tolist()
-    [-0.919, -1258.744]
-    """
-    from scipy.special import erfcx, ndtr
-
-    z = np.asarray(z, float)
-    phi = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
-    near = np.log(np.maximum(np.exp(phi) + z * ndtr(z), 1e-300))
-    low = np.minimum(z, -1.0)
-    ratio = math.sqrt(math.pi / 2) * erfcx(-low / math.sqrt(2)) * -low  # |z| Φ(z) / φ(z), close to 1
-    far = phi + np.where(low < -1e3, -2 * np.log(-low), np.log(np.maximum(1 - ratio, 1e-300)))
-    return np.where(z > -1, near, far)
+def _maximum(
+    value: Callable[[np.ndarray], np.ndarray], elite: Sequence[np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """The best point of the unit cube, among random ones, ones near the `elite`, and ones near the best of those."""
+    points = np.vstack([rng.random((CANDIDATES, len(elite[0]))), _near(elite, 0.2, rng), _near(elite, 0.03, rng)])
+    for width in (0.1, 0.03, 0.01):
+        top = points[np.argsort(-value(points), kind="stable")[:8]]
+        points = np.vstack([top, _near(list(top), width, rng, CANDIDATES // 4)])
+    return np.asarray(points[int(np.argmax(value(points)))])
 
 
 def _near(centres: Sequence[np.ndarray], width: float, rng: np.random.Generator, count: int = 128) -> np.ndarray:

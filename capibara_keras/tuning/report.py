@@ -15,9 +15,9 @@ import numpy as np
 
 from capibara_keras.errors import ConfigError
 from capibara_keras.tuning import progress
-from capibara_keras.tuning.gaussian_process import fitted, standardised
 from capibara_keras.tuning.search_space import Choice, Dimension, Range
 from capibara_keras.tuning.state import write_whole
+from capibara_keras.tuning.surrogate import fitted, standardised
 from capibara_keras.tuning.trials import Search, TrialRecord
 
 __all__ = ["FIGURES", "best_so_far", "importance", "write", "write_tensorboard"]
@@ -196,15 +196,19 @@ def _place(d: Dimension, trial: TrialRecord) -> float:
 
 
 def _scaled(axes: Any, search: Search) -> None:
-    """Limits that a few very bad scores do not decide; logarithmic where scores differ much."""
-    scores = np.array([t.score for t in search.trials if math.isfinite(t.score)])
+    """Limits that a few very bad scores do not decide; how many are outside is said."""
+    scores = np.array([search.loss(t) for t in search.trials if math.isfinite(t.score)])
     if len(scores) < 2:
         return
     low, middle, high = scores.min(), np.median(scores), scores.max()
-    if search.maximize:
-        axes.set_ylim(max(low, middle - 3 * (high - middle + 1e-9)) - 1e-9, high + 0.1 * (high - middle) + 1e-9)
-    else:
-        axes.set_ylim(low - 0.1 * (middle - low) - 1e-9, min(high, middle + 3 * (middle - low + 1e-9)) * 1.02 + 1e-9)
+    worst = min(high, middle + 3 * (middle - low))
+    room = 0.08 * (worst - low) + 1e-9
+    limits = (low - room, worst + room)
+    axes.set_ylim(*((-limits[1], -limits[0]) if search.maximize else limits))
+    hidden = int(np.sum(scores > limits[1]))
+    if hidden:
+        place, where = ("below", 0.02) if search.maximize else ("above", 0.94)
+        axes.text(0.02, where, f"{hidden} scores {place}", transform=axes.transAxes, fontsize=7, color="#555555")
 
 
 # Files ---------------------------------------------------------------------------------------------------

@@ -247,8 +247,9 @@ class SearchSpace:
         """Ask a `keras_tuner.HyperParameters` for every option; returns the values it gives. See `sample`."""
         result: Values = {}
         for d in self.dimensions:
+            given = _ask(hp, d)  # also where it does not apply: keras-tuner learns of scopes by seeing them
             if d.active(result):
-                result[d.name] = _ask(hp, d)
+                result[d.name] = _decoded(d, given)
         return result
 
     def hyperparameters(self, values: Mapping[str, Any] | None = None) -> Any:
@@ -441,12 +442,10 @@ def _ask(hp: Any, d: Dimension) -> Any:
         ask = hp.Int if d.domain.whole else hp.Float
         return ask(d.name, d.domain.low, d.domain.high, sampling="log" if d.domain.log else "linear")
     if not _plain(d.domain):
-        given = hp.Choice(d.name, list(range(len(d.domain.values))))
-    elif d.fixed:
-        given = hp.Fixed(d.name, d.domain.values[0])
-    else:
-        given = hp.Boolean(d.name) if set(map(type, d.domain.values)) == {bool} else hp.Choice(d.name, d.domain.values)
-    return _decoded(d, given)
+        return hp.Choice(d.name, list(range(len(d.domain.values))))
+    if d.fixed:
+        return hp.Fixed(d.name, d.domain.values[0])
+    return hp.Boolean(d.name) if set(map(type, d.domain.values)) == {bool} else hp.Choice(d.name, d.domain.values)
 
 
 def _plain(domain: Choice) -> bool:

@@ -20,6 +20,10 @@ START = 8
 GREEDY = 3
 """Every third proposal is where the mean is lowest: with noise, the model's best guess wants to be measured."""
 
+CAUTION = 3
+"""Weight of the probability that a trial does not fail: with 1, half of the proposals failed where the best
+configurations lie beside ones that diverge."""
+
 CANDIDATES = 1024
 """Random points at which the acquisition is evaluated; the best are then refined."""
 
@@ -82,7 +86,7 @@ def _acquisition(
         if fails is not None:
             middle, spread = fails.predict(points, return_std=True)
             log_probability = log_ndtr(-middle / np.maximum(spread, 1e-6))
-            worth += 10 * np.minimum(log_probability - math.log(0.5), 0) if greedy else log_probability
+            worth += 10 * np.minimum(log_probability - math.log(0.8), 0) if greedy else CAUTION * log_probability
         return np.asarray(worth)
 
     return value

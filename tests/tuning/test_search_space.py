@@ -102,6 +102,7 @@ def test_a_hypermodel_asks_for_the_options_that_apply() -> None:
     values = sample(hp, MIXED)
     assert values["algorithm"] == "adam" and "momentum" not in values
     hp.values["algorithm"] = "sgd"
+    hp.ensure_active_values()
     assert sample(hp, MIXED)["momentum"] == 0.0
 
 

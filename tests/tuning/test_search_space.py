@@ -101,9 +101,9 @@ def test_a_hypermodel_asks_for_the_options_that_apply() -> None:
     hp = keras_tuner.HyperParameters()
     values = sample(hp, MIXED)
     assert values["algorithm"] == "adam" and "momentum" not in values
-    hp.values["algorithm"] = "sgd"
-    hp.ensure_active_values()
-    assert sample(hp, MIXED)["momentum"] == 0.0
+    hp.values |= {"algorithm": "sgd", "momentum": 0.3, "nesterov": True}
+    values = sample(hp, MIXED)
+    assert values["momentum"] == 0.3 and values["nesterov"] and "beta1" not in values
 
 
 BAD = {

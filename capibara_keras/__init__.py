@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, monitoring, rules, schedules
+from capibara_keras import callbacks, monitoring, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -39,10 +39,11 @@ from capibara_keras.constructors import (
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
-from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError
+from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.records import StepRecord
+from capibara_keras.tuning import OptimizerAutoTuner
 from capibara_keras.watch import Watch
 
 __version__ = "0.1.0"
@@ -83,8 +84,10 @@ __all__ = [
     "HealthMonitor",
     "LogStatistics",
     "Optimizer",
+    "OptimizerAutoTuner",
     "OptimizerConfig",
     "StepRecord",
+    "TuningError",
     "Watch",
     "algorithms",
     "callbacks",
@@ -92,4 +95,5 @@ __all__ = [
     "rules",
     "schedules",
     "sync_batchnorm",
+    "tuning",
 ]

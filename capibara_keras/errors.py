@@ -12,7 +12,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["CapibaraError", "CheckpointError", "ConfigError"]
+__all__ = ["CapibaraError", "CheckpointError", "ConfigError", "TuningError"]
 
 
 class CapibaraError(Exception):
@@ -38,6 +38,14 @@ class CheckpointError(CapibaraError, ValueError):
     """Saved state that does not belong to this optimizer; the message lists the variables.
 
     >>> issubclass(CheckpointError, ValueError)
+    True
+    """
+
+
+class TuningError(CapibaraError, RuntimeError):
+    """A search without a result: no trial completed. What was computed is kept.
+
+    >>> issubclass(TuningError, RuntimeError)
     True
     """
 

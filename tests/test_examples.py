@@ -78,3 +78,17 @@ def test_diagnosis() -> None:
     for name, sign in expected.items():
         assert sign in reports.pop(name), name
     assert list(reports) == ["healthy"] and "at update" not in reports["healthy"]
+
+
+def test_tuning(tmp_path: Path) -> None:
+    """It prints a table and leaves a report; a second run has nothing left to do."""
+    printed = example("tune_optimizer.py", "--quick", "--out", tmp_path)
+    assert "tuned" in printed and "trial 4/4" in printed
+    assert (tmp_path / "report" / "report.html").exists()
+    assert "trial 4/4" not in example("tune_optimizer.py", "--quick", "--out", tmp_path)
+
+
+@pytest.mark.slow
+def test_tuning_a_language_model(tmp_path: Path) -> None:
+    printed = example("tune_optimizer.py", "--quick", "--model", "language", "--out", tmp_path)
+    assert "tuned" in printed

@@ -30,6 +30,7 @@ LAYERS = [
     {"watch"},
     {"optimizer"},
     {"constructors", "callbacks"},
+    {"tuning"},
 ]
 """Modules and subpackages from the bottom to the top: each imports only from layers below its own."""
 

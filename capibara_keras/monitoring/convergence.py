@@ -100,8 +100,8 @@ def analyze(
     window = None if window_size is None else errors.integer("window_size", window_size, 2)
     norms = None if gradient_history is None else _series("gradient_history", gradient_history)
     start = 0 if learning_rates is None else _last_jump(_series("learning_rates", learning_rates), len(loss))
-    tail = np.concatenate([loss[-FEWEST:], [] if norms is None else norms[-FEWEST:]])
-    broken = len(loss) >= 3 and float(np.mean(np.isfinite(tail))) < 0.5
+    tails = [series[-FEWEST:] for series in (loss, norms) if series is not None and len(series) >= 3]
+    broken = any(float(np.mean(np.isfinite(tail))) < 0.5 for tail in tails)
     t = np.flatnonzero(np.isfinite(loss))
     t = t[t >= start] if np.sum(t >= start) >= FEWEST else t
     y = loss[t]

@@ -106,7 +106,7 @@ def _fit(rounds: int) -> dict[str, list[float]]:
         return []
 
     def monitor() -> list[Any]:
-        return [ck.LogStatistics(every=10)]
+        return [ck.HealthMonitor(every=10)]
 
     runs = {}
     for name, build in (("mlp", mlp), ("lm", transformer)):

@@ -12,7 +12,7 @@ from keras import ops
 from capibara_keras import backend, config, errors
 from capibara_keras.core import Core
 from capibara_keras.describe import VariableDescription, describe, table
-from capibara_keras.monitoring import Alert, GradientAnalysis, OptimizationMetrics, analyze
+from capibara_keras.monitoring import Alert, ConvergenceAnalysis, GradientAnalysis, OptimizationMetrics, analyze, convergence
 from capibara_keras.pipeline import STATISTICS, State, update
 from capibara_keras.records import StepRecord
 from capibara_keras.schedules import SchedulePlan
@@ -257,6 +257,30 @@ class Optimizer(Core):
         """
         self.watch.update()
         return self.watch.unread()
+
+    def analyze_convergence(
+        self,
+        loss_history: Sequence[float] | np.ndarray,
+        gradient_history: Sequence[float] | np.ndarray | None = None,
+        window_size: int | None = None,
+        smoothing_factor: float = 0.99,
+    ) -> ConvergenceAnalysis:
+        """Whether a loss still falls, how fast, and when it will have fallen: `monitoring.convergence.analyze`.
+
+        Args:
+            loss_history: one per update.
+            gradient_history: norms of the gradient, of the same updates.
+            window_size: last updates that `stability` is about.
+            smoothing_factor: weight of the past in `smoothed_loss`.
+
+        Raises:
+            ConfigError: a bad argument.
+
+        >>> import capibara_keras as ck
+        >>> ck.Optimizer("sgd").analyze_convergence([2.0**-t for t in range(40)])["status"]
+        'converged'
+        """
+        return convergence.analyze(loss_history, gradient_history, window_size, smoothing_factor)
 
     # Accumulation ------------------------------------------------------------------------------------------
 

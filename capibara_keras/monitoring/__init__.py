@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from capibara_keras.monitoring.alerts import Alert
+from capibara_keras.monitoring.convergence import ConvergenceAnalysis
 from capibara_keras.monitoring.gradients import GradientAnalysis, LayerGradients, analyze
 from capibara_keras.monitoring.metrics import LayerMetrics, OptimizationMetrics
 from capibara_keras.monitoring.monitor import Monitor
@@ -12,6 +13,7 @@ from capibara_keras.monitoring.rules import DEFAULT_RULES, Finding, HealthRule
 __all__ = [
     "DEFAULT_RULES",
     "Alert",
+    "ConvergenceAnalysis",
     "Finding",
     "GradientAnalysis",
     "HealthRule",

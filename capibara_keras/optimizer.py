@@ -12,7 +12,14 @@ from keras import ops
 from capibara_keras import backend, config, errors
 from capibara_keras.core import Core
 from capibara_keras.describe import VariableDescription, describe, table
-from capibara_keras.monitoring import Alert, ConvergenceAnalysis, GradientAnalysis, OptimizationMetrics, analyze, convergence
+from capibara_keras.monitoring import (
+    Alert,
+    ConvergenceAnalysis,
+    GradientAnalysis,
+    OptimizationMetrics,
+    analyze,
+    convergence,
+)
 from capibara_keras.pipeline import STATISTICS, State, update
 from capibara_keras.records import StepRecord
 from capibara_keras.schedules import SchedulePlan

@@ -14,6 +14,7 @@ def baseline_loss(model: Any) -> float | None:
     """ln C for a cross-entropy over C classes, ln 2 for a binary one, `None` for others: a regression's depends on the
     targets. Where classes are not equally frequent, the true one is lower.
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(10)])
     >>> model.compile(loss="sparse_categorical_crossentropy")
     >>> round(baseline_loss(model), 3)

@@ -67,7 +67,7 @@ class Adam(Rule):
 
     def average(self, slots: tuple[Tensor, ...], s: Scalars) -> Tensor:
         """The mean of earlier gradients."""
-        return slots[0] / s.correction_1
+        return slots[0] * s.correction_1
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:
         m, v, *v_max = slots

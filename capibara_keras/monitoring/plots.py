@@ -207,9 +207,9 @@ def _line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, line
     back = np.flatnonzero(np.diff(x) < 0) + 1
     x, y = np.insert(x, back, np.nan), np.insert(y, back, np.nan)
     alone = np.isfinite(y) & ~np.isfinite(np.append(y[1:], np.nan)) & ~np.isfinite(np.insert(y[:-1], 0, np.nan))
-    axes.plot(
-        x, y, linestyle, color=colour, linewidth=1.3, label=label, marker=".", markevery=np.flatnonzero(alone).tolist()
-    )
+    axes.plot(x, y, linestyle, color=colour, linewidth=1.3, label=label)
+    if alone.any():
+        axes.plot(x[alone], y[alone], ".", color=colour)
 
 
 def _marks(axes: Any, x: np.ndarray, y: np.ndarray, where: np.ndarray, label: str) -> None:
@@ -226,17 +226,21 @@ def _rug(axes: Any, x: np.ndarray, where: np.ndarray, height: float, colour: str
 
 
 def _finish(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
-    """Alerts as upright lines, a grid, and one legend below everything."""
-    kinds = list(dict.fromkeys((alert.level, alert.id) for alert in h.alerts))
+    """Alerts as upright lines, the worst named first, a grid, and one legend below everything."""
+    levels = list(LEVEL_COLOURS)
+    alerts = sorted(h.alerts, key=lambda alert: -levels.index(alert.level) if alert.level in levels else -len(levels))
+    kinds = list(dict.fromkeys((alert.level, alert.id) for alert in alerts))
     styles = [":", "-.", "--", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2))]
     handles: dict[str, Any] = {}
     for axes in figure.axes:
-        for alert in h.alerts:
+        for alert in alerts:
             k = kinds.index((alert.level, alert.id))
             place = x[np.argmin(np.abs(h.step - alert.step))]
-            label = f"{alert.level}: {alert.id}" if k < LISTED else f"{len(kinds) - LISTED} more kinds of alerts"
-            colour = LEVEL_COLOURS.get(alert.level, RED)
-            axes.axvline(place, color=colour, linewidth=1.2, linestyle=styles[k % len(styles)], zorder=1, label=label)
+            if k < LISTED:
+                label, colour, style = f"{alert.level}: {alert.id}", LEVEL_COLOURS.get(alert.level, RED), styles[k]
+            else:
+                label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#555555", "-"
+            axes.axvline(place, color=colour, linewidth=1.2, linestyle=style, zorder=1, label=label)
         axes.grid(alpha=0.25)
         axes.title.set_fontsize(11)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

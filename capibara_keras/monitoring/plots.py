@@ -239,7 +239,7 @@ def _finish(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
             if k < LISTED:
                 label, colour, style = f"{alert.level}: {alert.id}", LEVEL_COLOURS.get(alert.level, RED), styles[k]
             else:
-                label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#555555", "-"
+                label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#BBBBBB", "-"
             axes.axvline(place, color=colour, linewidth=1.2, linestyle=style, zorder=1, label=label)
         axes.grid(alpha=0.25)
         axes.title.set_fontsize(11)

@@ -24,7 +24,9 @@ NAN = math.nan
 
 
 def columns(n: int = 6, **changes: Any) -> dict[str, Any]:
-    series = {name: [1.0 + i for i in range(n)] for name in ("learning_rate", "gradient_norm", "parameter_norm", "loss")}
+    series = {
+        name: [1.0 + i for i in range(n)] for name in ("learning_rate", "gradient_norm", "parameter_norm", "loss")
+    }
     return series | {"update_norm": [0.1] * n, "clip_threshold": [3.0] * n, "clipped": [False] * n} | changes
 
 
@@ -173,7 +175,9 @@ def test_nothing_overlaps() -> None:
     for figure in plots.generate(rows).values():
         figure.draw_without_rendering()
         parts = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
-        boxes = [p.get_window_extent() for p in [*parts, figure.legends[0]] if not hasattr(p, "get_text") or p.get_text()]
+        boxes = [
+            p.get_window_extent() for p in [*parts, figure.legends[0]] if not hasattr(p, "get_text") or p.get_text()
+        ]
         assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
         assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 

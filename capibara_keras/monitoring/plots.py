@@ -64,7 +64,7 @@ def path_numbers(h: TrainingHistory) -> Numbers:
     d = np.where(h.skipped == 1, 0.0, h.update_norm)
     index, known = np.arange(len(d)), np.isfinite(d)
     change = np.interp(index, index[known], d[known]) if known.any() else np.zeros(len(d))
-    return {"x": np.concatenate([[0.0], np.cumsum(change)[:-1]]), "loss": h.loss, "nonfinite": np.isinf(h.loss)}
+    return {"x": np.concatenate([[0.0], np.cumsum(change)[:-1]]), "loss": h.loss, "nonfinite": np.isinf(h.loss) | (h.skipped == 1)}
 
 
 def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
@@ -105,7 +105,7 @@ def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The loss where training went, and nowhere else."""
     axes = figure.subplots()
     _line(axes, n["x"], n["loss"], BLUE, "loss")
-    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite")
+    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
     axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")
 

@@ -64,7 +64,8 @@ def path_numbers(h: TrainingHistory) -> Numbers:
     d = np.where(h.skipped == 1, 0.0, h.update_norm)
     index, known = np.arange(len(d)), np.isfinite(d)
     change = np.interp(index, index[known], d[known]) if known.any() else np.zeros(len(d))
-    return {"x": np.concatenate([[0.0], np.cumsum(change)[:-1]]), "loss": h.loss, "nonfinite": np.isinf(h.loss) | (h.skipped == 1)}
+    length = np.concatenate([[0.0], np.cumsum(change)[:-1]])
+    return {"x": length, "loss": h.loss, "nonfinite": np.isinf(h.loss) | (h.skipped == 1)}
 
 
 def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import keras
@@ -19,6 +20,7 @@ from capibara_keras.monitoring import (
     OptimizationMetrics,
     analyze,
     convergence,
+    plots,
 )
 from capibara_keras.pipeline import STATISTICS, State, update
 from capibara_keras.records import StepRecord
@@ -288,6 +290,38 @@ class Optimizer(Core):
         'converged'
         """
         return convergence.analyze(loss_history, gradient_history, window_size, smoothing_factor)
+
+    def generate_training_plots(
+        self,
+        metrics_history: Any,
+        plot_types: Sequence[str] | None = None,
+        save_plots: bool = False,
+        plot_directory: str | Path = "training_plots",
+    ) -> dict[str, Any]:
+        """Figures of a training's history.
+
+        Args:
+            metrics_history: a list of `StepRecord` or of dictionaries with their names, a dictionary of lists, a Keras
+                `History`, or the path of a file that `HealthMonitor` wrote; see `monitoring.reader.read`.
+            plot_types: of "learning_rate_schedule", "gradient_norm_evolution", "parameter_updates" and
+                "loss_landscape_approximation", which is the loss against the length of the path and no landscape.
+                Default: those that the history has the numbers for.
+            save_plots: write each as PNG and SVG.
+            plot_directory: where to; it is made.
+
+        Returns:
+            {plot type: path of the PNG}, or matplotlib's `Figure` without `save_plots`.
+
+        Raises:
+            ConfigError: an unknown type, an empty history, numbers that a plot needs and the history has not, or a
+                directory that cannot be written.
+
+        >>> import capibara_keras as ck
+        >>> plots = ck.Optimizer("sgd").generate_training_plots({"gradient_norm": [3.0, 2.0]})
+        >>> plots["gradient_norm_evolution"].axes[0].get_yscale()
+        'log'
+        """
+        return plots.generate(metrics_history, plot_types, save_plots, plot_directory)
 
     # Accumulation ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,278 @@
+"""Figures of a training: for each type first the numbers, then the drawing.
+
+Colours are those of Okabe and Ito 2008, which people who confuse colours can tell apart; marks differ in shape too.
+matplotlib is used without pyplot, so that nothing global changes and no window opens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capibara_keras import errors
+from capibara_keras.monitoring.reader import TrainingHistory, read
+
+__all__ = ["PLOTS", "generate"]
+
+Numbers = dict[str, np.ndarray]
+
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+LEVEL_COLOURS = {"info": "#999999", "warning": ORANGE, "critical": RED}
+LISTED = 5
+"""Kinds of alerts that the legend names."""
+
+USUAL = (1e-4, 1e-2)
+"""Where the change of the parameters as a share of their norm usually lies in one update."""
+
+
+def rate_numbers(h: TrainingHistory) -> Numbers:
+    """Position and learning rate."""
+    return {"x": h.step, "rate": h.learning_rate}
+
+
+def gradient_numbers(h: TrainingHistory) -> Numbers:
+    """Position, norm before clipping, the limit, and where it was clipped or is not finite."""
+    g = h.gradient_norm
+    return {
+        "x": h.step,
+        "norm": g,
+        "limit": h.clip_threshold,
+        "clipped": (h.clipped == 1) & np.isfinite(g),
+        "nonfinite": np.isinf(g) | (h.skipped == 1),
+        "zero": g == 0,
+    }
+
+
+def update_numbers(h: TrainingHistory) -> Numbers:
+    """Position, norms of the parameters and of their change, the ratio, and where the gradient was clipped."""
+    w, d = h.parameter_norm, h.update_norm
+    known = np.isfinite(w) & np.isfinite(d) & (w > 0)
+    ratio = np.divide(d, w, out=np.full(len(w), np.nan), where=known)
+    return {"x": h.step, "parameters": w, "change": d, "ratio": ratio, "clipped": (h.clipped == 1) & (ratio > 0)}
+
+
+def path_numbers(h: TrainingHistory) -> Numbers:
+    """Loss, and the length of the path Σ ‖Δθ‖ up to where it was computed, that is before the update.
+
+    Changes between two measurements are interpolated; an update that was skipped moved nothing.
+    """
+    d = np.where(h.skipped == 1, 0.0, h.update_norm)
+    index, known = np.arange(len(d)), np.isfinite(d)
+    change = np.interp(index, index[known], d[known]) if known.any() else np.zeros(len(d))
+    length = np.concatenate([[0.0], np.cumsum(change)[:-1]])
+    return {"x": length, "loss": h.loss, "nonfinite": np.isinf(h.loss) | (h.skipped == 1)}
+
+
+def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
+    """One line."""
+    axes = figure.subplots()
+    _line(axes, n["x"], n["rate"], BLUE, "learning rate")
+    axes.set(title="Learning rate", ylabel="learning rate", xlabel=_counted(h))
+
+
+def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
+    """Norm and limit on a log axis; what the axis cannot show is a mark at its edge."""
+    axes = figure.subplots()
+    _log_if_positive(axes, n["norm"], n["limit"])
+    _line(axes, n["x"], n["norm"], BLUE, "before clipping")
+    if np.isfinite(n["limit"]).any():
+        _line(axes, n["x"], n["limit"], GREEN, "limit of clipping", linestyle="--")
+    _marks(axes, n["x"], n["norm"], n["clipped"], "clipped")
+    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
+    _rug(axes, n["x"], n["zero"], 0.03, PURPLE, "v", "zero")
+    axes.set(title="Norm of the gradient", ylabel="L2 norm (units of loss / units of weight)", xlabel=_counted(h))
+
+
+def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
+    """The ratio with its usual band, and below it the two norms."""
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _log_if_positive(upper, n["ratio"])
+    upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
+    _line(upper, n["x"], n["ratio"], BLUE, "change / norm")
+    _marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
+    _log_if_positive(lower, n["parameters"], n["change"])
+    _line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
+    _line(lower, n["x"], n["change"], GREEN, "their change")
+    upper.set(title="How far an update moves the parameters", ylabel="change / norm (share)")
+    lower.set(ylabel="L2 norm (units of weight)", xlabel=_counted(h))
+
+
+def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
+    """The loss where training went, and nowhere else."""
+    axes = figure.subplots()
+    _line(axes, n["x"], n["loss"], BLUE, "loss")
+    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
+    axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
+    axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A type of plot: the series it needs, its numbers, its drawing."""
+
+    needs: tuple[str, ...]
+    numbers: Callable[[TrainingHistory], Numbers]
+    draw: Callable[[Any, Numbers, TrainingHistory], None]
+
+
+PLOTS = {
+    "learning_rate_schedule": Plot(("learning_rate",), rate_numbers, draw_rate),
+    "gradient_norm_evolution": Plot(("gradient_norm",), gradient_numbers, draw_gradient),
+    "parameter_updates": Plot(("parameter_norm", "update_norm"), update_numbers, draw_updates),
+    "loss_landscape_approximation": Plot(("loss", "update_norm"), path_numbers, draw_path),
+}
+"""All types."""
+
+SOURCES = {
+    "learning_rate": "`LogStatistics` or `HealthMonitor` record it",
+    "gradient_norm": "`LogStatistics` or `HealthMonitor` record it",
+    "parameter_norm": "`HealthMonitor` or `statistics_every` measure it",
+    "update_norm": "`HealthMonitor` or `statistics_every` measure it",
+    "loss": "`fit` or `optimizer.observe` tell it",
+}
+
+
+def generate(
+    metrics_history: Any,
+    plot_types: Sequence[str] | None = None,
+    save_plots: bool = False,
+    plot_directory: str | Path = "training_plots",
+) -> dict[str, Any]:
+    """Figures of a training. Arguments, result and errors are those of `Optimizer.generate_training_plots`.
+
+    >>> list(generate({"learning_rate": [0.1, 0.2]}))
+    ['learning_rate_schedule']
+    """
+    from matplotlib.figure import Figure
+
+    save = errors.boolean("save_plots", save_plots)
+    history = read(metrics_history)
+    figures: dict[str, Any] = {}
+    for name in _chosen(plot_types, history):
+        plot = PLOTS[name]
+        figures[name] = Figure(figsize=(8, 6.5 if name == "parameter_updates" else 4.5), layout="constrained")
+        numbers = plot.numbers(history)
+        plot.draw(figures[name], numbers, history)
+        _finish(figures[name], numbers["x"], history)
+    if not save:
+        return figures
+    directory = _directory(plot_directory)
+    return {name: _save(figure, directory / name) for name, figure in figures.items()}
+
+
+def _chosen(plot_types: Sequence[str] | None, history: TrainingHistory) -> list[str]:
+    missing = {name: [s for s in plot.needs if not history.knows(s)] for name, plot in PLOTS.items()}
+    if plot_types is None:
+        possible = [name for name in PLOTS if not missing[name]]
+        if not possible:
+            raise errors.ConfigError(f"metrics_history: it has what no plot needs; {_lacks(missing)}")
+        return possible
+    if isinstance(plot_types, str) or not isinstance(plot_types, Sequence):
+        raise errors.ConfigError(f"plot_types: expected a list of names, received {plot_types!r}")
+    for name in plot_types:
+        if name not in PLOTS:
+            raise errors.unknown("plot type", name, PLOTS)
+    if lacking := {name: missing[name] for name in plot_types if missing[name]}:
+        raise errors.ConfigError(f"metrics_history: {_lacks(lacking)}")
+    return list(dict.fromkeys(plot_types))
+
+
+def _lacks(missing: dict[str, list[str]]) -> str:
+    plots = "; ".join(f"{name} needs {' and '.join(series)}" for name, series in missing.items())
+    sources = "; ".join(f"{s}: {SOURCES[s]}" for s in sorted({s for series in missing.values() for s in series}))
+    return f"numbers are missing: {plots} ({sources})"
+
+
+# Drawing -------------------------------------------------------------------------------------------------
+
+
+def _counted(h: TrainingHistory) -> str:
+    return f"{h.unit} (index)"
+
+
+def _log_if_positive(axes: Any, *series: np.ndarray) -> None:
+    if any((np.isfinite(s) & (s > 0)).any() for s in series):
+        axes.set_yscale("log", nonpositive="mask")
+
+
+def _line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:
+    """What is known, joined over what was not measured; broken where a value is not finite, and where training went
+    back to an earlier update."""
+    keep = ~np.isnan(y)
+    x, y = x[keep], np.where(np.isfinite(y[keep]), y[keep], np.nan)
+    back = np.flatnonzero(np.diff(x) < 0) + 1
+    x, y = np.insert(x, back, np.nan), np.insert(y, back, np.nan)
+    alone = np.isfinite(y) & ~np.isfinite(np.append(y[1:], np.nan)) & ~np.isfinite(np.insert(y[:-1], 0, np.nan))
+    axes.plot(x, y, linestyle, color=colour, linewidth=1.3, label=label)
+    if alone.any():
+        axes.plot(x[alone], y[alone], ".", color=colour)
+
+
+def _marks(axes: Any, x: np.ndarray, y: np.ndarray, where: np.ndarray, label: str) -> None:
+    if where.any():
+        axes.plot(x[where], y[where], "o", color=ORANGE, markersize=3.5, markerfacecolor="none", label=label)
+
+
+def _rug(axes: Any, x: np.ndarray, where: np.ndarray, height: float, colour: str, marker: str, label: str) -> None:
+    """Marks at a height of the axes, for values that have no place on them."""
+    if where.any():
+        transform = axes.get_xaxis_transform()
+        y = np.full(int(where.sum()), height)
+        axes.plot(x[where], y, marker, color=colour, markersize=5, linestyle="", transform=transform, label=label)
+
+
+def _finish(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
+    """Alerts as upright lines, the worst named first, a grid, and one legend below everything."""
+    levels = list(LEVEL_COLOURS)
+    alerts = sorted(h.alerts, key=lambda alert: -levels.index(alert.level) if alert.level in levels else -len(levels))
+    kinds = list(dict.fromkeys((alert.level, alert.id) for alert in alerts))
+    styles = [":", "-.", "--", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2))]
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for alert in alerts:
+            k = kinds.index((alert.level, alert.id))
+            place = x[np.argmin(np.abs(h.step - alert.step))]
+            if k < LISTED:
+                label, colour, style = f"{alert.level}: {alert.id}", LEVEL_COLOURS.get(alert.level, RED), styles[k]
+            else:
+                label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#BBBBBB", "-"
+            axes.axvline(place, color=colour, linewidth=1.2, linestyle=style, zorder=1, label=label)
+        axes.grid(alpha=0.25)
+        axes.title.set_fontsize(11)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+# Files ---------------------------------------------------------------------------------------------------
+
+
+def _directory(plot_directory: str | Path) -> Path:
+    directory = Path(plot_directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.ConfigError(f"plot_directory: cannot make {str(directory)!r}: {error.strerror}") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise errors.ConfigError(f"plot_directory: cannot write to {str(directory)!r}")
+    return directory
+
+
+def _save(figure: Any, path: Path) -> Path:
+    """As PNG, whose path is returned, and as SVG; no reader sees half a file."""
+    for kind in ("svg", "png"):
+        target = path.with_name(f"{path.name}.{kind}")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            figure.savefig(temporary, format=kind, dpi=150)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise errors.ConfigError(f"plot_directory: cannot write {str(target)!r}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path.with_name(f"{path.name}.png")

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 HERE = Path(__file__).parent
 
-HARDWARE = {"docs/distribution.md", "docs/tuning.md"}
+HARDWARE = {"docs/distribution.md"}
 """Pages that may show code for machines that the tests do not have."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, monitoring, rules, schedules, tuning
+from capibara_keras import callbacks, monitoring, recipes, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -92,6 +92,7 @@ __all__ = [
     "algorithms",
     "callbacks",
     "monitoring",
+    "recipes",
     "rules",
     "schedules",
     "sync_batchnorm",

@@ -10,6 +10,7 @@ from capibara_keras.callbacks import (
     GradientAccumulationScheduler,
     HealthMonitor,
     LogStatistics,
+    Trajectory,
 )
 from capibara_keras.catalog import AlgorithmDescription, algorithms
 from capibara_keras.config import OptimizerConfig
@@ -41,6 +42,7 @@ from capibara_keras.constructors import (
 )
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
+from capibara_keras.landscape import loss_landscape, trajectory_plane
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.records import StepRecord
 from capibara_keras.tuning import OptimizerAutoTuner
@@ -87,13 +89,16 @@ __all__ = [
     "OptimizerAutoTuner",
     "OptimizerConfig",
     "StepRecord",
+    "Trajectory",
     "TuningError",
     "Watch",
     "algorithms",
     "callbacks",
+    "loss_landscape",
     "monitoring",
     "rules",
     "schedules",
     "sync_batchnorm",
+    "trajectory_plane",
     "tuning",
 ]

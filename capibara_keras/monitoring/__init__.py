@@ -5,6 +5,7 @@ from __future__ import annotations
 from capibara_keras.monitoring.alerts import Alert
 from capibara_keras.monitoring.convergence import ConvergenceAnalysis
 from capibara_keras.monitoring.gradients import GradientAnalysis, LayerGradients, analyze
+from capibara_keras.monitoring.landscape import LossLine, LossPlane
 from capibara_keras.monitoring.metrics import LayerMetrics, OptimizationMetrics
 from capibara_keras.monitoring.monitor import Monitor
 from capibara_keras.monitoring.observation import Observation, Probe, Subject
@@ -19,6 +20,8 @@ __all__ = [
     "HealthRule",
     "LayerGradients",
     "LayerMetrics",
+    "LossLine",
+    "LossPlane",
     "Monitor",
     "Observation",
     "OptimizationMetrics",

@@ -1,0 +1,35 @@
+"""A progress bar for what takes long, and nothing for what does not."""
+
+from __future__ import annotations
+
+import time
+
+import keras
+
+__all__ = ["Progress"]
+
+PATIENCE = 2.0
+"""Seconds without a bar."""
+
+
+class Progress:
+    """Keras' progress bar, once it is clear that there is something to wait for.
+
+    Args:
+        total: steps.
+        shown: whether to show anything.
+        unit: what a step is.
+    """
+
+    def __init__(self, total: int, shown: bool, unit: str) -> None:
+        self.total, self.shown, self.unit = total, shown, unit
+        self.done, self._began = 0, time.monotonic()
+        self._bar: keras.utils.Progbar | None = None
+
+    def step(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self._bar is None and self.shown and self.done < self.total and time.monotonic() - self._began > PATIENCE:
+            self._bar = keras.utils.Progbar(self.total, unit_name=self.unit)
+        if self._bar is not None:
+            self._bar.update(self.done)

@@ -44,6 +44,7 @@ from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, T
 from capibara_keras.groups import Group
 from capibara_keras.landscape import loss_landscape, trajectory_plane
 from capibara_keras.optimizer import Optimizer
+from capibara_keras.rate_test import range_test
 from capibara_keras.records import StepRecord
 from capibara_keras.tuning import OptimizerAutoTuner
 from capibara_keras.watch import Watch
@@ -96,6 +97,7 @@ __all__ = [
     "callbacks",
     "loss_landscape",
     "monitoring",
+    "range_test",
     "rules",
     "schedules",
     "sync_batchnorm",

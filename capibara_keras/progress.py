@@ -33,3 +33,8 @@ class Progress:
             self._bar = keras.utils.Progbar(self.total, unit_name=self.unit)
         if self._bar is not None:
             self._bar.update(self.done)
+
+    def end(self) -> None:
+        """There will be no more steps; a bar that is not full ends its line."""
+        if self._bar is not None and self.done < self.total:
+            self._bar.update(self.done, finalize=True)

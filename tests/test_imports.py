@@ -29,7 +29,7 @@ LAYERS = [
     {"core", "inspection"},
     {"unwrap", "watch"},
     {"experiment"},
-    {"landscape"},
+    {"landscape", "rate_test"},
     {"optimizer"},
     {"constructors", "callbacks"},
     {"tuning"},

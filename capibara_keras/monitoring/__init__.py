@@ -9,6 +9,7 @@ from capibara_keras.monitoring.landscape import LossLine, LossPlane
 from capibara_keras.monitoring.metrics import LayerMetrics, OptimizationMetrics
 from capibara_keras.monitoring.monitor import Monitor
 from capibara_keras.monitoring.observation import Observation, Probe, Subject
+from capibara_keras.monitoring.rate_range import RangeTest
 from capibara_keras.monitoring.rules import DEFAULT_RULES, Finding, HealthRule
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Observation",
     "OptimizationMetrics",
     "Probe",
+    "RangeTest",
     "Subject",
     "analyze",
 ]

@@ -46,6 +46,7 @@ from capibara_keras.landscape import loss_landscape, trajectory_plane
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.rate_test import range_test
 from capibara_keras.records import StepRecord
+from capibara_keras.schedule_plot import plot_schedule, schedule_curve
 from capibara_keras.tuning import OptimizerAutoTuner
 from capibara_keras.watch import Watch
 
@@ -97,8 +98,10 @@ __all__ = [
     "callbacks",
     "loss_landscape",
     "monitoring",
+    "plot_schedule",
     "range_test",
     "rules",
+    "schedule_curve",
     "schedules",
     "sync_batchnorm",
     "trajectory_plane",

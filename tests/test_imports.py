@@ -29,7 +29,7 @@ LAYERS = [
     {"core", "inspection"},
     {"unwrap", "watch"},
     {"experiment"},
-    {"landscape", "rate_test"},
+    {"landscape", "rate_test", "schedule_plot"},
     {"optimizer"},
     {"constructors", "callbacks"},
     {"tuning"},

@@ -11,6 +11,7 @@ from capibara_keras.monitoring.monitor import Monitor
 from capibara_keras.monitoring.observation import Observation, Probe, Subject
 from capibara_keras.monitoring.rate_range import RangeTest
 from capibara_keras.monitoring.rules import DEFAULT_RULES, Finding, HealthRule
+from capibara_keras.monitoring.schedule_plots import ScheduleCurve
 
 __all__ = [
     "DEFAULT_RULES",
@@ -28,6 +29,7 @@ __all__ = [
     "OptimizationMetrics",
     "Probe",
     "RangeTest",
+    "ScheduleCurve",
     "Subject",
     "analyze",
 ]

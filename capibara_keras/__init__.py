@@ -10,6 +10,7 @@ from capibara_keras.callbacks import (
     GradientAccumulationScheduler,
     HealthMonitor,
     LogStatistics,
+    TensorBoardStatistics,
     Trajectory,
 )
 from capibara_keras.catalog import AlgorithmDescription, algorithms
@@ -91,6 +92,7 @@ __all__ = [
     "OptimizerAutoTuner",
     "OptimizerConfig",
     "StepRecord",
+    "TensorBoardStatistics",
     "Trajectory",
     "TuningError",
     "Watch",

@@ -7,6 +7,7 @@ from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.clipping_statistics import ClippingStatistics
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.callbacks.log_statistics import LogStatistics
+from capibara_keras.callbacks.tensorboard import TensorBoardStatistics
 from capibara_keras.callbacks.trajectory import Trajectory
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "GradientAccumulationScheduler",
     "HealthMonitor",
     "LogStatistics",
+    "TensorBoardStatistics",
     "Trajectory",
 ]

@@ -25,7 +25,7 @@ LAYERS = [
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},
-    {"planning", "describe"},
+    {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
     {"unwrap", "watch"},
     {"experiment"},

@@ -66,7 +66,7 @@ def loss_landscape(
     >>> import capibara_keras as ck, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
     >>> model.compile("sgd", "mse")
-    >>> line = ck.loss_landscape(model, np.ones((8, 1)), np.ones((8, 1)), points=5)
+    >>> line = ck.loss_landscape(model, np.ones((8, 1)), np.ones((8, 1)), points=5, verbose=False)
     >>> line.distances.tolist(), line.losses.tolist()
     ([-1.0, -0.5, 0.0, 0.5, 1.0], [1.0, 0.25, 0.0, 0.25, 1.0])
     """
@@ -123,7 +123,7 @@ def trajectory_plane(
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
     >>> model.compile("sgd", "mse")
     >>> path = [[np.array([[a], [b]])] for a, b in [(0, 0), (2, 1), (4, 1), (5, 0)]]
-    >>> plane = ck.trajectory_plane(model, path, np.ones((8, 2)), np.ones((8, 1)), points=5)
+    >>> plane = ck.trajectory_plane(model, path, np.ones((8, 2)), np.ones((8, 1)), points=5, verbose=False)
     >>> plane.losses.shape, round(plane.explained, 2)
     ((5, 5), 1.0)
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import keras
@@ -23,12 +24,13 @@ class Progress:
 
     def __init__(self, total: int, shown: bool, unit: str) -> None:
         self.total, self.shown, self.unit = total, shown, unit
-        self.done, self._began = 0, time.monotonic()
+        self.done, self._began = 0, math.inf
         self._bar: keras.utils.Progbar | None = None
 
     def step(self) -> None:
-        """One more is done."""
+        """One more is done. Time counts from the first on, which may have compiled something."""
         self.done += 1
+        self._began = min(self._began, time.monotonic())
         if self._bar is None and self.shown and self.done < self.total and time.monotonic() - self._began > PATIENCE:
             self._bar = keras.utils.Progbar(self.total, unit_name=self.unit)
         if self._bar is not None:

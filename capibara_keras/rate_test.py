@@ -73,7 +73,8 @@ def range_test(
     >>> import capibara_keras as ck, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     >>> model.compile(ck.SGD(learning_rate=0.01), "mse")
-    >>> test = ck.range_test(model, np.ones((8, 1)), np.zeros((8, 1)), low=1e-3, high=10, batch_size=8)
+    >>> x, y = np.ones((8, 1)), np.zeros((8, 1))
+    >>> test = ck.range_test(model, x, y, low=1e-3, high=10, batch_size=8, verbose=False)
     >>> test.diverged, f"{test.steepest:.2f}"
     (True, '0.02')
     >>> f"{model.optimizer.get_learning_rate():.2f}", int(model.optimizer.iterations)

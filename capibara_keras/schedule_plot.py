@@ -10,8 +10,7 @@ import numpy as np
 from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.monitoring import figures
-from capibara_keras.monitoring.schedule_plots import ScheduleCurve, draw
+from capibara_keras.monitoring.schedule_plots import ScheduleCurve
 from capibara_keras.rate import Pending, resolved
 from capibara_keras.schedules import Join, Schedule
 from capibara_keras.schedules.arguments import LAST_STEP
@@ -43,9 +42,7 @@ def plot_schedule(schedule: Any, steps: int, path: str | Path | None = None) -> 
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
     ['learning rate', 'warmup: 100 updates', 'peak: 0.001', 'end: update 1000']
     """
-    figure = figures.new()
-    draw(figure, schedule_curve(schedule, steps))
-    return figures.save(figure, path)
+    return schedule_curve(schedule, steps).plot(path)
 
 
 def schedule_curve(schedule: Any, steps: int) -> ScheduleCurve:

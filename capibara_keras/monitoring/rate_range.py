@@ -63,6 +63,10 @@ class RangeTest(Record):
         """Whether a rate was found that is too high."""
         return bool(self.largest_stable != self.rates[-1])
 
+    def draw(self, figure: Any) -> None:
+        """Draw into a figure of matplotlib."""
+        rate_range_plots.draw(figure, self)
+
     def plot(self, path: str | Path | None = None) -> Any:
         """A figure of the losses and the two rates, written to `path` (.png, .svg or .pdf) if there is one.
 
@@ -70,7 +74,7 @@ class RangeTest(Record):
             ConfigError: the file cannot be written.
         """
         figure = figures.new()
-        rate_range_plots.draw(figure, self)
+        self.draw(figure)
         return figures.save(figure, path)
 
 

@@ -42,6 +42,10 @@ class ScheduleCurve(Record):
         """The highest rate of the curve."""
         return float(self.rates.max())
 
+    def draw(self, figure: Any) -> None:
+        """Draw into a figure of matplotlib."""
+        draw(figure, self)
+
     def plot(self, path: str | Path | None = None) -> Any:
         """A figure with the warmup marked, written to `path` (.png, .svg or .pdf) if there is one.
 
@@ -49,7 +53,7 @@ class ScheduleCurve(Record):
             ConfigError: the file cannot be written.
         """
         figure = figures.new()
-        draw(figure, self)
+        self.draw(figure)
         return figures.save(figure, path)
 
 

@@ -38,7 +38,7 @@ def checked_model(what: str, model: Any) -> keras.Model:
     own_loss = any(
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "test_step")
     )
-    if not model.compiled or (model.loss is None and not own_loss):
+    if not model.compiled or (model.loss is None and not own_loss and not model.losses):
         raise errors.ConfigError(f"{what}: {model.name} has no loss; call `model.compile(optimizer, loss)` first")
     if backend.distributed(model):
         raise errors.ConfigError(

@@ -207,7 +207,7 @@ def _evaluation(what: str, model: Any, x: Any, y: Any, weights: Any, batch_size:
     model = checked_model(what, model)
     data = checked_data(x, y, weights)
     size = rows(data) if batch_size is None else errors.integer("batch_size", batch_size, 1)
-    with preserved(model):
+    with preserved(model, optimizer=False):
         loss = _Loss(model, data, size)
         here = loss()
         if not math.isfinite(here):

@@ -96,6 +96,7 @@ def range_test(
         return float(np.mean([_loss(model, next(batches)) for _ in range(micro_batches)]))
 
     with preserved(model), _adjustable(model, optimizer) as set_rate:
+        optimizer.training_mode()  # gradients are taken there
         losses = []
         for rate in rates:
             set_rate(float(rate))

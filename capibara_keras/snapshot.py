@@ -26,11 +26,12 @@ class Snapshot:
 
     Args:
         model: built and compiled.
+        optimizer: whether to copy the optimizer's state too; where nothing is trained, it stays as it is.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, optimizer: bool = True) -> None:
         synchronise(model)
-        self.model = model
+        self.model, self._trains = model, optimizer
         variables = {id(v): v for v in [*model.variables, *model.metrics_variables]}
         self.copies = [(v, host_copy(v)) for v in variables.values()]
         self.optimizer = [host_copy(v) for v in self._state()]  # by place: what is configured may be made anew
@@ -55,13 +56,13 @@ class Snapshot:
 
     def _state(self) -> list[Variable]:
         optimizer = getattr(self.model, "optimizer", None)
-        return [] if optimizer is None else list(optimizer.variables)
+        return list(optimizer.variables) if optimizer is not None and self._trains else []
 
 
 @contextlib.contextmanager
-def preserved(model: Any) -> Iterator[Snapshot]:
-    """Whatever happens inside, also an exception: afterwards the model is as it was before."""
-    snapshot = Snapshot(model)
+def preserved(model: Any, optimizer: bool = True) -> Iterator[Snapshot]:
+    """Whatever happens inside, also an exception: afterwards the model is as it was before; see `Snapshot`."""
+    snapshot = Snapshot(model, optimizer)
     try:
         yield snapshot
     finally:

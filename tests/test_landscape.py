@@ -133,6 +133,26 @@ def test_all_is_as_before_bit_for_bit(model: keras.Model, kind: str) -> None:
     assert all_state(model) == before
 
 
+class Added(keras.layers.Layer):
+    """A loss of its own, as variational models have."""
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(keras.ops.mean(x**2))
+        return x
+
+
+def test_models_whose_layers_add_the_loss() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, use_bias=False), Added()])
+    model.compile(ck.SGD())
+    model.fit(X, verbose=0)
+    line = ck.loss_landscape(model, X, points=5)
+    np.testing.assert_allclose(line.losses[0], np.mean((X @ (model.get_weights()[0] + _move(model))) ** 2), rtol=1e-4)
+
+
+def _move(model: keras.Model) -> np.ndarray:
+    return -filter_normalised(model.get_weights(), np.random.default_rng(0))[0]
+
+
 class Failing(keras.Model):
     """Its third evaluation fails."""
 
@@ -160,6 +180,7 @@ def test_all_is_as_before_after_an_exception() -> None:
     assert all_state(model) == before
 
 
+@pytest.mark.slow
 def test_inside_fit_the_epochs_loss_goes_on() -> None:
     """A callback may ask: the running mean of `fit` is as without."""
     histories = []
@@ -227,18 +248,16 @@ def unbuilt() -> keras.Model:
         (pending, "1 micro-batches wait"),
     ],
 )
-@pytest.mark.parametrize("call", ["line", "path", "plots"])
-def test_models_of_which_there_is_no_landscape(make: Callable[[], Any], message: str, call: str) -> None:
-    model = make()
-    with pytest.raises(ConfigError, match=message):
-        if call == "line":
-            ck.loss_landscape(model, X, Y)
-        elif call == "path":
-            ck.trajectory_plane(model, [], X, Y)
-        elif model is not None:
-            ck.SGD().generate_training_plots({"loss": [1.0]}, model=model, batch=(X, Y))
-        else:
-            ck.loss_landscape(model, X, Y, kind="plane")
+def test_models_of_which_there_is_no_landscape(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"loss_landscape: .*{message}"):
+        ck.loss_landscape(make(), X, Y)
+
+
+def test_a_missing_model_for_the_plane_of_a_path_and_for_training_plots() -> None:
+    with pytest.raises(ConfigError, match=r"trajectory_plane: expected a keras.Model, received None"):
+        ck.trajectory_plane(None, [], X, Y)
+    with pytest.raises(ConfigError, match=r"loss_landscape: expected a keras.Model, received 'mine'"):
+        ck.SGD().generate_training_plots({"loss": [1.0]}, model="mine", batch=(X, Y))
 
 
 @pytest.mark.parametrize(
@@ -329,11 +348,11 @@ BOWL = np.add.outer(GRID**2, 3 * GRID**2)
     ids=["bowl", "constant", "zero", "partly infinite", "huge", "negative"],
 )
 def test_figures_of_all_kinds_of_losses(losses: np.ndarray, tmp_path: Path) -> None:
-    plane = LossPlane(GRID, GRID, losses, 0, 8).plot(tmp_path / "deep" / "plane.svg")
+    plane = LossPlane(GRID, GRID, losses, 0, 8).plot()
     path = np.array([[0.5, 0.5], [0.2, 0.1], [0.0, 0.0]])
     LossPlane(GRID, GRID, losses, -1, 8, path, (0, 3, 9), 0.9, 0.8).plot(tmp_path / "path.png")
-    line = LossLine(GRID, losses[2], 0, 8).plot(tmp_path / "line.png")
-    assert {p.name for p in tmp_path.rglob("*.*")} == {"plane.svg", "path.png", "line.png"}
+    line = LossLine(GRID, losses[2], 0, 8).plot(tmp_path / "deep" / "line.svg")
+    assert {p.name for p in tmp_path.rglob("*.*")} == {"path.png", "line.svg"}
     assert "units" in plane.axes[0].get_xlabel() or "lengths" in plane.axes[0].get_xlabel()
     assert line.axes[0].get_ylabel() == "loss (mean of 8 samples)"
 

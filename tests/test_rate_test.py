@@ -151,8 +151,6 @@ def test_all_is_as_before_bit_for_bit(name: str) -> None:
         model = noisy(OPTIMIZERS[name]())
         train(model)
         inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if inner.has_two_points:
-            inner.training_mode()
         if tested:
             before, source = all_state(model), inner._learning_rate
             test = ck.range_test(model, X, Y, batch_size=8, low=1e-4, high=1e3, steps=10)

@@ -44,6 +44,7 @@ def test_metrics_and_layers_are_there_by_number_of_updates(tmp_path: Path) -> No
     assert "scalars health/progress_score" not in found  # not known after 16 updates
 
 
+@pytest.mark.slow
 def test_accumulation_counts_updates(tmp_path: Path) -> None:
     fit(tmp_path, regressor(ck.SGD(0.01, gradient_accumulation_steps=2)), layers=False)
     found = event_files.read(tmp_path / "health")
@@ -51,7 +52,7 @@ def test_accumulation_counts_updates(tmp_path: Path) -> None:
     assert not any("layer" in tag for tag in found)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_alerts_are_texts(tmp_path: Path, shared: bool) -> None:
     x, y = digits()
     x = x.copy()
@@ -68,6 +69,7 @@ def test_alerts_are_texts(tmp_path: Path, shared: bool) -> None:
     assert callback.monitor.alerts[0].step == 3
 
 
+@pytest.mark.slow
 def test_beside_the_callback_of_keras_and_again(tmp_path: Path) -> None:
     """Which writes to "train" and "validation" of the same directory. A second `fit` adds a file."""
     (tmp_path / "train").mkdir()

@@ -40,7 +40,7 @@ def range_test(
     verbose: bool = True,
 ) -> RangeTest:
     """Train for a few updates while the learning rate rises exponentially, and see what the loss does (Smith 2017,
-    arXiv 1506.01186, section 3.3).
+    arXiv 1506.01186, section 3.3; there the rate rises linearly).
 
         rate_i = low · (high / low)^(i / (steps - 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import keras
@@ -31,8 +32,11 @@ def draw(path: Path) -> None:
     curve = ck.schedule_curve(optimizer, 570)
     network, trajectory = model(optimizer), ck.Trajectory(limit=20)
     network.fit(x, y, epochs=10, verbose=0, callbacks=[trajectory])
+    began = time.perf_counter()
     line = ck.loss_landscape(network, x[:512], y[:512])
+    between = time.perf_counter()
     plane = ck.trajectory_plane(network, trajectory, x[:512], y[:512])
+    print(f"line {between - began:.1f} s, plane {time.perf_counter() - between:.1f} s")
     print(f"steepest {rates.steepest:.2g}, largest stable {rates.largest_stable:.2g}; {plane.caution}")
     figure = Figure(figsize=(15, 11), layout="constrained")
     (a, b), (c, d) = figure.subfigures(2, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, monitoring, rules, schedules, tuning
+from capibara_keras import callbacks, monitoring, recipes, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -102,6 +102,7 @@ __all__ = [
     "monitoring",
     "plot_schedule",
     "range_test",
+    "recipes",
     "rules",
     "schedule_curve",
     "schedules",

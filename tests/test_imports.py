@@ -119,7 +119,9 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [name for name in ("", "callbacks", "rules", "schedules", "monitoring", "tuning") if name in MODULES]
+USER_FACING = [
+    name for name in ("", "callbacks", "rules", "schedules", "monitoring", "recipes", "tuning") if name in MODULES
+]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

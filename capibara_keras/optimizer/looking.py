@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from capibara_keras import config, errors, recipes
+from capibara_keras import config, errors
 from capibara_keras.describe import VariableDescription, describe, table
 from capibara_keras.landscape import around
 from capibara_keras.memory import MemoryReport, memory_report, variables_of
@@ -27,6 +27,8 @@ from capibara_keras.monitoring import (
 from capibara_keras.optimizer.stepping import Stepping
 from capibara_keras.pipeline import STATISTICS
 from capibara_keras.recipes import Choice
+from capibara_keras.recipes.recipe import text_of
+from capibara_keras.recipes.table import explained, remade
 from capibara_keras.types import Tensor
 from capibara_keras.watch import Watch
 
@@ -209,10 +211,10 @@ class Looking(Stepping):
         """
         configuration = self.configuration
         sizes = variables_of(self._trainable_variables) if self.built else None
-        recipe = None if configuration.recipe is None else recipes.remade(configuration.recipe, sizes)
+        recipe = None if configuration.recipe is None else remade(configuration.recipe, sizes)
         defaults = config.parse({"algorithm": configuration.algorithm}).to_options()
-        choices = recipes.explained(configuration.to_options(), recipe, defaults)
-        print_fn(recipes.text_of(choices))
+        choices = explained(configuration.to_options(), recipe, defaults)
+        print_fn(text_of(choices))
         return choices
 
     def memory_report(self, model: Any = None) -> MemoryReport:

@@ -10,6 +10,10 @@ import keras
 from capibara_keras import config, errors, recipes
 from capibara_keras.memory import variables_of
 from capibara_keras.optimizer.looking import Looking
+from capibara_keras.recipes.finetuning import finetuning_options
+from capibara_keras.recipes.overriding import decided, over
+from capibara_keras.recipes.pretraining import large_model_options
+from capibara_keras.recipes.table import remade
 from capibara_keras.schedules import Custom
 from capibara_keras.types import Variable
 
@@ -91,7 +95,7 @@ class Optimizer(Looking):
         >>> ck.Optimizer.create_for_large_model({"learning_rate": 1e-4}).beta_2
         0.95
         """
-        return Optimizer(**recipes.over(recipes.large_model_options(), options or {}))
+        return Optimizer(**over(large_model_options(), options or {}))
 
     @classmethod
     def create_for_finetuning(cls, options: Mapping[str, Any] | None = None) -> Optimizer:
@@ -104,7 +108,7 @@ class Optimizer(Looking):
         >>> ck.Optimizer.create_for_finetuning({"weight_decay": 0.0}).layer_wise_lr_decay
         0.95
         """
-        return Optimizer(**recipes.over(recipes.finetuning_options(), options or {}))
+        return Optimizer(**over(finetuning_options(), options or {}))
 
     @classmethod
     def create_pretraining_optimizer(
@@ -135,7 +139,7 @@ class Optimizer(Looking):
         2.50e-04
         """
         recipe = recipes.pretraining(model_size, dataset_size, target_steps, tokens_per_batch)
-        return Optimizer(**recipes.over(recipe.options, options))
+        return Optimizer(**over(recipe.options, options))
 
     @classmethod
     def create_finetuning_optimizer(
@@ -159,7 +163,7 @@ class Optimizer(Looking):
         >>> ck.Optimizer.create_finetuning_optimizer("text_classification", "medium", target_epochs=3).weight_decay
         0.01
         """
-        return Optimizer(**recipes.over(recipes.finetuning(task_type, dataset_size, target_epochs).options, options))
+        return Optimizer(**over(recipes.finetuning(task_type, dataset_size, target_epochs).options, options))
 
     @classmethod
     def create_efficient_optimizer(
@@ -196,7 +200,7 @@ class Optimizer(Looking):
         if model is not None:
             variables = variables_of(model.trainable_variables, model.non_trainable_variables)
         recipe = recipes.efficient(memory_budget, compute_budget, prioritize, learning_rate, variables=variables)
-        return Optimizer(**recipes.over(recipe.options, options))
+        return Optimizer(**over(recipe.options, options))
 
     @classmethod
     def create_research_optimizer(
@@ -229,7 +233,7 @@ class Optimizer(Looking):
             and not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
         ):
             options["learning_rate"] = Custom(rate)
-        return Optimizer(**recipes.over(recipe.options, options))
+        return Optimizer(**over(recipe.options, options))
 
     def _complete(self, variables: list[Variable]) -> None:
         """A recipe for a memory budget is decided by the variables."""
@@ -237,7 +241,7 @@ class Optimizer(Looking):
         if self.built or recipe is None or recipe["name"] != "efficient":
             return
         sized = variables_of(variables)
-        self._change(recipes.decided(self.configuration, recipes.remade(recipe), recipes.remade(recipe, sized)))
+        self._change(decided(self.configuration, remade(recipe), remade(recipe, sized)))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:

@@ -58,7 +58,7 @@ CANDIDATES = (
     Candidate("adafactor", "float32", "medium", 1.6, 1.0, "Shazeer & Stern 2018"),
     Candidate("sgd", "float32", "low", 0.5, 10.0, "Robbins & Monro 1951"),
 )
-"""From the best expected result to the least. Plain SGD is for the low compute budget alone: it needs its own tuning."""
+"""From the best expected result to the least. Plain SGD is for the low compute budget alone."""
 
 
 def efficient(

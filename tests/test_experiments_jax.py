@@ -1,4 +1,4 @@
-"""Landscapes, range tests and event files on the JAX backend, in a process of its own, against TensorFlow in this one."""
+"""Landscapes, range tests and event files on JAX, in a process of its own, against TensorFlow in this one."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 
 from capibara_keras import backend, errors
+from capibara_keras.types import Variable
 from capibara_keras.unwrap import optimizers_of
 
-__all__ = ["Batch", "checked_data", "checked_model", "cut", "endless", "rows"]
+__all__ = ["Batch", "checked_data", "checked_model", "cut", "endless", "movable", "rows"]
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """x, y and sample weights, each an array, nested arrays, or `None`."""
@@ -73,6 +74,11 @@ def checked_data(x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
     if len(lengths) != 1 or lengths == [0]:
         raise errors.ConfigError(f"x, y: expected arrays of one length above 0, received lengths {lengths}")
     return parts[0], parts[1], parts[2]
+
+
+def movable(model: Any) -> list[Variable]:
+    """The trainable variables, without those that are scales of float8 layers, whose gradient is their next value."""
+    return [v for v in model.trainable_variables if not getattr(v, "overwrite_with_gradient", False)]
 
 
 def rows(batch: Batch) -> int:

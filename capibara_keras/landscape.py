@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from capibara_keras import errors
-from capibara_keras.experiment import Batch, checked_data, checked_model, cut, rows
+from capibara_keras.experiment import Batch, checked_data, checked_model, cut, movable, rows
 from capibara_keras.monitoring.directions import filter_normalised, path_plane, random_walk_share
 from capibara_keras.monitoring.landscape import LossLine, LossPlane
 from capibara_keras.progress import Progress
@@ -174,9 +174,7 @@ class _Loss:
         self.model, self.samples = model, rows(data)
         starts = range(0, self.samples, batch_size)
         self.parts = [data] if len(starts) == 1 else [cut(data, slice(i, i + batch_size)) for i in starts]
-        self.variables: list[Variable] = [
-            v for v in model.trainable_variables if not getattr(v, "overwrite_with_gradient", False)
-        ]
+        self.variables = movable(model)
         self.origin: Weights = [_computable(host_copy(v)) for v in self.variables]
 
     def __call__(self) -> float:

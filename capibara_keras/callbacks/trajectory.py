@@ -9,6 +9,7 @@ from keras import ops
 
 from capibara_keras import errors
 from capibara_keras.callbacks.attach import Attach
+from capibara_keras.experiment import movable
 from capibara_keras.snapshot import host_copy
 
 __all__ = ["Trajectory"]
@@ -64,7 +65,7 @@ class Trajectory(Attach):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """The first copy; a path of other variables is forgotten."""
         super().on_train_begin(logs)
-        variables = [id(v) for v in self.model.trainable_variables]
+        variables = [id(v) for v in movable(self.model)]
         if variables != self._variables:
             self._kept, self._last, self._variables = [], None, variables
             self._interval, self._batches = self.every, 0
@@ -88,7 +89,7 @@ class Trajectory(Attach):
 
     def _copy(self) -> Checkpoint:
         updates = int(ops.convert_to_numpy(self.model.optimizer.iterations))
-        return updates, [host_copy(v) for v in self.model.trainable_variables]
+        return updates, [host_copy(v) for v in movable(self.model)]
 
     def _all(self) -> list[Checkpoint]:
         """Those that are kept, and the last one if it is news."""

@@ -58,6 +58,9 @@ class Functional:
     def observes(self, loss: Tensor) -> bool:
         return False
 
+    def distributed(self, model: Any) -> bool:
+        return keras.distribution.distribution() is not None
+
     def in_replica(self) -> bool:
         return False
 

@@ -95,6 +95,10 @@ class TensorFlow:
         that is differentiated as a whole, as on JAX, they would leak out of it."""
         return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
 
+    def distributed(self, model: Any) -> bool:
+        """Whether the model belongs to a strategy, or one is in scope."""
+        return self.tf.distribute.has_strategy() or model.distribute_strategy is not self.tf.distribute.get_strategy()
+
     def in_replica(self) -> bool:
         """Whether this is one of several replicas, which must not write what they share."""
         return self.tf.distribute.has_strategy() and not self.tf.distribute.in_cross_replica_context()

@@ -118,7 +118,7 @@ def weak_signal(task: Task, seed: int) -> Training:
 def rare_class(task: Task, seed: int) -> Training:
     """One answer in thirty is 1."""
     data = task.data(seed)
-    kept = np.flatnonzero((data.y == 0) | (np.arange(len(data.y)) % 30 == 0))
+    kept = np.flatnonzero((data.y.ravel() == 0) | (np.arange(len(data.y)) % 30 == 0))
     return training(task, seed, data=Data(data.x[kept], data.y[kept], data.x_validation, data.y_validation))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from capibara_keras import errors, inspection, readings
+from capibara_keras import backend, errors, inspection, readings
 from capibara_keras.monitoring import (
     DEFAULT_RULES,
     Alert,
@@ -83,7 +83,8 @@ class Watch:
         """½ weight_decay Σ w² at each of them."""
         self._seen, self._read, self._inspected = 0, 0, -1
         self._pending: list[Loss] = []
-        self._columns = self._moments = np.zeros(0)
+        self._columns = self._moments = self._scales = np.zeros(0)
+        self._followed: Any = None
         if every is not None and optimizer.statistics_every is None:
             optimizer.reconfigure({"statistics_every": every})
 
@@ -154,7 +155,11 @@ class Watch:
     def _follow(self) -> None:
         """Begin anew if the optimizer has other variables than before."""
         plan, rows, config = self.optimizer._plan(), self.optimizer._rows, self.optimizer.configuration
+        if self._followed is not None and self._followed[0] is plan and self._followed[1] is config:
+            return
+        self._followed = plan, config
         self._kept = [i for i, v in enumerate(plan.variables) if not v.overwrite]
+        self._scales = self._decay_scales()
         paths = tuple(rows[i].path for i in self._kept)
         if self.monitor.subject.paths == paths:
             return
@@ -173,11 +178,10 @@ class Watch:
 
     def _observations(self, recent: RecentUpdates, losses: Sequence[float]) -> list[Observation]:
         skipped = recent.statistics["skipped"] == 1
-        updates = int(ops.convert_to_numpy(self.optimizer._iterations)) - np.cumsum(~skipped[::-1])[::-1]
+        updates = int(backend.fetch(self.optimizer._iterations)) - np.cumsum(~skipped[::-1])[::-1]
         updates = np.maximum(updates, 0)
         oldest = recent.numbers[-1] - VARIABLE_HISTORY
-        scales = self._decay_scales()
-        decays = scales != 0
+        scales, decays = self._scales, self._scales != 0
         names = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold", "loss")
         found = []
         for j, number in enumerate(recent.numbers.tolist()):
@@ -207,7 +211,7 @@ class Watch:
         return np.where(np.array(decaying, bool) & (np.array(scales) > 0), factor * np.array(scales), 0.0)
 
     def _probe(self, update: int) -> Probe:
-        last_active, entries, (dot, square) = (ops.convert_to_numpy(x) for x in self.optimizer._state.probes)
+        last_active, entries, (dot, square) = (backend.fetch(x) for x in self.optimizer._state.probes)
         plan, subject = self.optimizer._plan(), self.monitor.subject
         place = {i: k for k, i in enumerate(self._kept)}
         layers = [np.full(n, subject.layer_of[place[i]]) for i, n in zip(plan.watched, plan.unit_sizes, strict=True)]
@@ -246,7 +250,7 @@ class Watch:
     def _take_snapshot(self, updates: int) -> None:
         if self.monitor.subject.sizes.sum() <= SNAPSHOT_LIMIT and self.monitor.wants_snapshot(updates):
             variables = [self.optimizer._trainable_variables[i] for i in self._kept]
-            self.monitor.snapshot(updates, [ops.convert_to_numpy(v) for v in variables])
+            self.monitor.snapshot(updates, [backend.fetch(v) for v in variables])
 
 
 _NORMS = ("gradient_norm", "parameter_norm", "update_norm")

@@ -20,6 +20,7 @@ __all__ = [
     "cond",
     "cos",
     "dense",
+    "fetch",
     "flush",
     "in_replica",
     "inner",
@@ -37,7 +38,7 @@ __all__ = [
 
 _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(), Functional)()
 
-read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
+read, native, dense, fetch = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense, _ACTIVE.fetch
 inner, tracing = _ACTIVE.inner, _ACTIVE.tracing
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
 sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted

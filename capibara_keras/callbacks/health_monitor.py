@@ -106,6 +106,7 @@ class HealthMonitor(Attach):
             self.watch = Watch(
                 optimizer, baseline_loss=baseline, rules=self.rules, every=self.every, loss_scaled=wrapped
             )
+            self.watch.restart()  # what an earlier `fit` did was for its own monitor to say
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
         self._file = None if self.path is None else JsonLines(self.path)

@@ -16,9 +16,9 @@ __all__ = ["RULES"]
 PERIODS = 128
 """Losses that an oscillation is looked for in."""
 
-TAIL = 3
-"""A spike is so many times as far above the median as the farthest of the 50 losses before it: batch losses have long
-tails, of a few hard examples."""
+TAIL, TAIL_LOSSES = 3, 300
+"""A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
+long tails, of a few hard examples."""
 
 LATE, LEARNED = 500, 200
 """Updates before a loss at the baseline is more than a late start, and losses whose mean is compared with it. Healthy
@@ -34,15 +34,28 @@ def spike(history: History, limit: float) -> Finding | None:
     if len(losses) <= 30:
         return None
     loss, before = float(losses[-1]), losses[:-1]
+    highest = float(before.max())
+    if loss <= highest:  # nearly always: what follows costs more
+        return None
     usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
-    if loss - usual <= TAIL * (before.max() - usual):
+    if loss - usual <= TAIL * (highest - usual):
         return None
     scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
     if not (loss - usual > limit * step and loss - usual > 0.5 * scale) or _usual_in_logarithms(
         losses, usual, limit / 2
     ):
         return None
+    if loss - usual <= TAIL * _excesses(history.losses.before(TAIL_LOSSES)).max(initial=0.0):
+        return None
     return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
+
+
+def _excesses(losses: np.ndarray, window: int = 30) -> np.ndarray:
+    """How far each loss is above the median of those before it."""
+    if len(losses) <= window:
+        return np.zeros(0)
+    before = np.lib.stride_tricks.sliding_window_view(losses[:-1], window)
+    return losses[window:] - np.median(before, axis=1)
 
 
 def _usual_in_logarithms(losses: np.ndarray, usual: float, limit: float) -> bool:

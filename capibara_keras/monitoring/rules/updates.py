@@ -50,6 +50,8 @@ def decay_dominates(history: History, limit: float) -> Finding | None:
 
 def rate_zero(history: History, limit: float) -> Finding | None:
     """The rate has been nothing for 20 updates."""
+    if history.latest.learning_rate > limit * history.peak_rate:
+        return None
     rates = history.rates.last(20)
     if len(rates) < 20 or not rates.max() <= limit * history.peak_rate:
         return None

@@ -90,7 +90,7 @@ SICK = (
         ("digits", "adding", "cancer", "friedman", "sine", "moons", "swiss", "shapes", "brackets", "codes"),
         sick.rate_too_high,
         TOO_HIGH,
-        ROUGH,
+        (*ROUGH, "warmup_missing"),
     ),
     Case("rate_too_high_sgd", ("digits", "cancer", "waves", "moons", "codes"), sick.rate_too_high_sgd, TOO_HIGH, ROUGH),
     Case(
@@ -137,7 +137,7 @@ SICK = (
         ("loss_spike", "gradient_explosion"),
     ),
     Case("oscillation", REGRESSION, sick.oscillation, ("loss_oscillation",), (*TOO_HIGH, *ROUGH)),
-    Case("overfitting", (*DENSE, *REGRESSION), sick.overfitting, ("overfitting",)),
+    Case("overfitting", ("digits", "cancer", "wine", *REGRESSION), sick.overfitting, ("overfitting",)),
     Case(
         "clipping_tight",
         ("digits", "cancer", "waves", "moons", "shapes", "brackets"),

@@ -41,11 +41,13 @@ class TensorFlow:
         """The variable's value on the host. The plain operation takes a sixth of the time of Keras' conversion, which a
         monitor of a small model would notice."""
         v = self.native(variable)
-        if isinstance(v, self.tf.Variable) and not isinstance(v, self.tf.distribute.DistributedValues):
-            v = self.tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype)
-            if v.dtype != self.tf.bfloat16:
-                return np.asarray(v.numpy())
-        return np.asarray(keras.ops.convert_to_numpy(v))
+        if (
+            not isinstance(v, self.tf.Variable)
+            or isinstance(v, self.tf.distribute.DistributedValues)
+            or v.dtype == self.tf.bfloat16
+        ):
+            return np.asarray(keras.ops.convert_to_numpy(variable))
+        return np.asarray(self.tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype).numpy())
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
         """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows."""

@@ -28,6 +28,7 @@ __all__ = [
     "observes",
     "outside_trace",
     "read",
+    "replicas",
     "run",
     "scope",
     "sharded_layout",
@@ -43,7 +44,7 @@ inner, tracing = _ACTIVE.inner, _ACTIVE.tracing
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
 sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
 run, flush, cos, cond = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos, _ACTIVE.cond
-observes, in_replica = _ACTIVE.observes, _ACTIVE.in_replica
+observes, in_replica, replicas = _ACTIVE.observes, _ACTIVE.in_replica, _ACTIVE.replicas
 
 
 def sum_of_squares(x: Any) -> Any:

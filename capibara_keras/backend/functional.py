@@ -62,6 +62,9 @@ class Functional:
     def observes(self, loss: Tensor) -> bool:
         return False
 
+    def replicas(self, optimizer: Any) -> int:
+        return 1
+
     def in_replica(self) -> bool:
         return False
 

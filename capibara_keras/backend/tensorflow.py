@@ -108,6 +108,10 @@ class TensorFlow:
         that is differentiated as a whole, as on JAX, they would leak out of it."""
         return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
 
+    def replicas(self, optimizer: Any) -> int:
+        """How many replicas the optimizer was made for."""
+        return int(optimizer._distribution_strategy.num_replicas_in_sync)
+
     def in_replica(self) -> bool:
         """Whether this is one of several replicas, which must not write what they share."""
         return self.tf.distribute.has_strategy() and not self.tf.distribute.in_cross_replica_context()

@@ -126,7 +126,8 @@ class HealthMonitor(Attach):
         super().on_train_batch_begin(batch, logs)
         if batch - self._last >= self.every:
             self._last = batch
-            self._losses.wait(batch)
+            if self.watch is None or not self.watch.knows_loss:
+                self._losses.wait(batch)
             self._read()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:

@@ -16,6 +16,9 @@ __all__ = ["RULES"]
 PERIODS = 128
 """Losses that an oscillation is looked for in."""
 
+QUADRATICS, HANN = np.linalg.qr(np.vander(np.linspace(-1, 1, PERIODS), 3))[0], np.hanning(PERIODS)
+"""An orthonormal basis of the trends that are taken off, and the window."""
+
 TAIL, TAIL_LOSSES = 3, 300
 """A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
 long tails, of a few hard examples."""
@@ -84,9 +87,8 @@ def oscillation(history: History, limit: float) -> Finding | None:
     if len(losses) < PERIODS:
         return None
     x = np.log(losses) if losses.min() > 0 else losses
-    t = np.linspace(-1, 1, PERIODS)
-    x = x - np.polyval(np.polyfit(t, x, 2), t)
-    power = np.abs(np.fft.rfft(x * np.hanning(PERIODS))) ** 2
+    x = x - QUADRATICS @ (x @ QUADRATICS)
+    power = np.abs(np.fft.rfft(x * HANN)) ** 2
     peak = int(np.argmax(power[3 : PERIODS // 4 + 1])) + 3
     share = float(power[peak - 1 : peak + 2].sum() / max(power[1:].sum(), 1e-300))
     amplitude = math.sqrt(2) * float(x.std())

@@ -144,7 +144,7 @@ def test_micro_batches_tell_the_noise_of_the_gradient() -> None:
     optimizer = ck.SGD(1e-6, gradient_accumulation_steps=k)
     optimizer.build([keras.Variable(np.zeros(1000, "float32"), name="w")])
     watch = ck.Watch(optimizer, every=10)
-    for step in range(k * 140):
+    for step in range(k * 220):
         optimizer.apply([ops.array((mean + rng.normal(size=1000)).astype("float32"))])
         if step % 40 == 39:
             watch.update()

@@ -25,7 +25,7 @@ LAYERS = [
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},
-    {"planning", "describe"},
+    {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
     {"watch"},
     {"optimizer"},
@@ -117,7 +117,9 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [name for name in ("", "callbacks", "rules", "schedules", "monitoring", "tuning") if name in MODULES]
+USER_FACING = [
+    name for name in ("", "callbacks", "rules", "schedules", "monitoring", "recipes", "tuning") if name in MODULES
+]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

@@ -38,6 +38,7 @@ from capibara_keras.constructors import (
     RMSprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
+    Soap,
 )
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
@@ -70,6 +71,7 @@ __all__ = [
     "LazyAdam",
     "Mars",
     "Muon",
+    "Soap",
     "Prodigy",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

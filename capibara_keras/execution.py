@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from keras import ops
 
-from capibara_keras import backend
 from capibara_keras.types import Scalar, Tensor
 
 __all__ = ["INLINE", "Execution", "Inline", "Item", "Row", "Stage"]
@@ -61,9 +60,6 @@ class Execution(Protocol):
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         """Call a pure function of small tensors that is the same for all variables."""
 
-    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Row], list[Tensor]]:
-        """What `one()` returns if `first`, else what `other()` does; both return what `each` does."""
-
 
 class Inline:
     """Everything where it is called, on tensors.
@@ -81,9 +77,6 @@ class Inline:
 
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors)
-
-    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Row], list[Tensor]]:
-        return backend.cond(first, one, other)
 
 
 INLINE = Inline()

@@ -82,7 +82,7 @@ class Optimizer(Core):
         >>> optimizer.get_learning_rate(step=5)
         0.5
         """
-        current = self._config.schedule or SchedulePlan()
+        current = self.configuration.schedule or SchedulePlan()
         self._schedule(current.merged(options))
 
     def configure_cosine_scheduler(self, options: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ class Optimizer(Core):
             gradients = dict(zip(paths, gradients, strict=True))
         arrays = {path: ops.convert_to_numpy(g) for path, g in gradients.items() if g is not None}
         recent = self.recent_updates().statistics if self.built else dict.fromkeys(STATISTICS, np.zeros(0))
-        clipped = (recent["clipped"] == 1).tolist() if self._config.clips else None
+        clipped = (recent["clipped"] == 1).tolist() if self.configuration.clips else None
         norms = recent["gradient_norm"].tolist()
         return analyze(arrays, norms, clipped, histogram=include_histogram, layers=include_layer_wise_stats)
 
@@ -402,10 +402,10 @@ class Optimizer(Core):
         """
         if not self.built:
             raise errors.ConfigError("describe: call `optimizer.build(variables)` first; there are no variables yet")
-        parts, patterns = self._config.parts, ["", *(group.pattern for group in self._config.all_groups)]
+        parts, patterns = self.configuration.parts, ["", *(group.pattern for group in self.configuration.all_groups)]
         decays = [part.hyperparameters.get("weight_decay", 0.0) for part in parts]
         rows = describe(self._plan(), self._trainable_variables, self._rows, patterns, decays)
-        print_fn(table(rows, config.idle_clipping(self._config)))
+        print_fn(table(rows, config.idle_clipping(self.configuration)))
         return rows
 
     def functional_state(self) -> State:

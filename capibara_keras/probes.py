@@ -78,8 +78,7 @@ def alignment(g: Tensor, average: Tensor | None) -> tuple[Scalar, Scalar]:
     if average is None:
         nan = ops.full((), float("nan"), g.dtype)
         return nan, nan
-    dot = (backend.sum_of_squares(g + average) - backend.sum_of_squares(g - average)) / 4
-    return dot, backend.sum_of_squares(g)
+    return backend.inner(g, average), backend.sum_of_squares(g)
 
 
 def unit_sizes(paths: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> list[int]:

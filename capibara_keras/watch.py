@@ -153,7 +153,7 @@ class Watch:
 
     def _follow(self) -> None:
         """Begin anew if the optimizer has other variables than before."""
-        plan, rows, config = self.optimizer._plan(), self.optimizer._rows, self.optimizer._config
+        plan, rows, config = self.optimizer._plan(), self.optimizer._rows, self.optimizer.configuration
         self._kept = [i for i, v in enumerate(plan.variables) if not v.overwrite]
         paths = tuple(rows[i].path for i in self._kept)
         if self.monitor.subject.paths == paths:
@@ -199,7 +199,7 @@ class Watch:
     def _decay_scales(self) -> np.ndarray:
         """What decay takes off each variable per unit of the rate; nan for an l2 penalty, which moves with the
         gradient."""
-        plan, config = self.optimizer._plan(), self.optimizer._config
+        plan, config = self.optimizer._plan(), self.optimizer.configuration
         decays = [part.hyperparameters.get("weight_decay", 0.0) for part in config.parts]
         factor = {"decoupled": 1.0, "independent": 1 / plan.peak, "l2": math.nan}[plan.weight_decay_mode]
         scales = [plan.variables[i].rate * decays[plan.variables[i].group] for i in self._kept]

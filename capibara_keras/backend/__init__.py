@@ -22,6 +22,7 @@ __all__ = [
     "dense",
     "flush",
     "in_replica",
+    "inner",
     "native",
     "observes",
     "outside_trace",
@@ -37,8 +38,13 @@ __all__ = [
 _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(), Functional)()
 
 read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
-sum_of_squares, tracing = _ACTIVE.sum_of_squares, _ACTIVE.tracing
+inner, tracing = _ACTIVE.inner, _ACTIVE.tracing
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
 sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
 run, flush, cos, cond = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos, _ACTIVE.cond
 observes, in_replica = _ACTIVE.observes, _ACTIVE.in_replica
+
+
+def sum_of_squares(x: Any) -> Any:
+    """The square of the L2 norm."""
+    return inner(x, x)

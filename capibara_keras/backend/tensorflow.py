@@ -40,13 +40,13 @@ class TensorFlow:
         """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows."""
         return self.tf.ensure_shape(self.tf.convert_to_tensor(gradient), like.shape)
 
-    def sum_of_squares(self, x: Tensor) -> Scalar:
-        """XLA on a CPU turns a sum of squares into a scalar loop; a matrix-vector product it vectorises."""
-        squares, size = self.tf.square(x), x.shape.num_elements()
+    def inner(self, x: Tensor, y: Tensor) -> Scalar:
+        """XLA on a CPU turns a sum of products into a scalar loop; a matrix-vector product it vectorises."""
+        products, size = x * y, x.shape.num_elements()
         columns = x.shape[-1] if x.shape.rank > 1 else 1024
         if size < 4096 or size % columns or columns < 8 or self._accelerated:
-            return self.tf.reduce_sum(squares)
-        rows = self.tf.reshape(squares, [-1, columns])
+            return self.tf.reduce_sum(products)
+        rows = self.tf.reshape(products, [-1, columns])
         return self.tf.reduce_sum(self.tf.linalg.matvec(rows, self.tf.ones([columns], x.dtype)))
 
     def cond(self, due: Scalar, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
@@ -228,16 +228,6 @@ class Live:
 
     def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors) if self.whole else self.backend.traced(function, jit=self.jit)(*tensors)
-
-    def choose(self, first: Scalar, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[Any], list[Tensor]]:
-        rows: list[Any] = []
-
-        def numbers(branch: Callable[[], Any]) -> list[Tensor]:
-            rows[:], vectors = branch()
-            return vectors
-
-        vectors = self.tf.cond(first, lambda: numbers(one), lambda: numbers(other))
-        return rows, vectors
 
 
 class Replicated:

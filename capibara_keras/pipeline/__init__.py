@@ -15,7 +15,8 @@ from typing import Any
 
 from keras import ops
 
-from capibara_keras.execution import INLINE, Execution, Row
+from capibara_keras import backend
+from capibara_keras.execution import INLINE, Execution, Item
 from capibara_keras.pipeline.change import change_variable
 from capibara_keras.pipeline.clipping import with_limits
 from capibara_keras.pipeline.data import (
@@ -29,6 +30,7 @@ from capibara_keras.pipeline.data import (
 )
 from capibara_keras.pipeline.decision import SPIKE_HISTORY, decide, gather_slots
 from capibara_keras.pipeline.gradients import arrived_gradient, make_items, measure_norm
+from capibara_keras.pipeline.measurement import measure_change, numbers_of
 from capibara_keras.pipeline.statistics import record, watch_units
 from capibara_keras.pipeline.window import accumulate, is_finite, window_is_full
 from capibara_keras.plan import Plan
@@ -86,22 +88,35 @@ def update(
         biases = [arrived_gradient(items[i]) if items[i].what.has_gradient else None for i in plan.watched]
         last_active = run.once(partial(watch_units, plan), state.rest, biases)
 
-    # Rule
     shared |= {"decision": decision}
     items = with_limits(plan, items, index, decision.limits)
+    numbers = _measured(plan, state, items, shared, run, measure)
 
-    def changed(measured: bool) -> tuple[list[Row], list[Tensor]]:
-        return run.each(partial(change_variable, plan, measured), items, shared)
-
-    if measure or plan.statistics_every in (None, 1):
-        rows, numbers = changed(measure or plan.statistics_every == 1)
-    else:
-        attempts = attempts_so_far(state)
-        due = ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
-        rows, numbers = run.choose(due, lambda: changed(True), lambda: changed(False))
+    # Rule
+    rows, (beyond,) = run.each(partial(change_variable, plan), items, shared)
 
     # Statistics
-    recorded = run.once(partial(record, plan, index), state.rest, decision, vector, numbers)
+    recorded = run.once(partial(record, plan, index), state.rest, decision, vector, beyond, numbers)
     if state.probes:
         recorded["probes"] = [last_active, *recorded["probes"]]
     return state.with_rows(dict(enumerate(rows)))._replace(**recorded)
+
+
+def _measured(
+    plan: Plan, state: State, items: Sequence[Item], shared: Any, run: Execution, always: bool
+) -> list[Tensor]:
+    """The numbers of `measure_change`, each a vector over variables; nan where they are not due."""
+
+    def now() -> list[Tensor]:
+        return run.each(partial(measure_change, plan), items, shared)[1]
+
+    def not_now() -> list[Tensor]:
+        return [ops.full((len(items),), float("nan"), plan.dtype)] * numbers_of(plan)
+
+    if always or plan.statistics_every == 1:
+        return now()
+    if plan.statistics_every is None:
+        return not_now()
+    attempts = attempts_so_far(state)
+    due = ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
+    return backend.cond(due, now, not_now)

@@ -25,15 +25,22 @@ __all__ = ["record", "watch_units"]
 
 
 def record(
-    plan: Plan, index: Sequence[int], rest: State, decision: Decision, norms: Tensor, numbers: Sequence[Tensor]
+    plan: Plan,
+    index: Sequence[int],
+    rest: State,
+    decision: Decision,
+    norms: Tensor,
+    beyond: Tensor,
+    numbers: Sequence[Tensor],
 ) -> dict[str, Any]:
     """The entries of the state that are no variable's own, after this update.
 
     Args:
         norms: of the gradients at `index`.
-        numbers: what `change_variable` returned, for all variables.
+        beyond: of all variables, whether clipping showed only in the stage of the rule.
+        numbers: what `measure_change` returned, for all variables.
     """
-    beyond, parameter_norms, update_norms, *probed = numbers
+    parameter_norms, update_norms, *probed = numbers
     ok, clipped = decision.ok, ops.logical_or(decision.clipped, ops.any(beyond > 0))
     skipped = ops.logical_not(ok)
     known = ops.array([not v.overwrite for v in plan.variables])

@@ -18,7 +18,7 @@ from capibara_keras import config
 from capibara_keras.callbacks import Attach
 from capibara_keras.callbacks.attach import optimizers_of
 from capibara_keras.config import OptimizerConfig
-from capibara_keras.core import _static
+from capibara_keras.core import structure
 from capibara_keras.errors import ConfigError
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.rate import Pending, peak_of, rate_of
@@ -183,7 +183,7 @@ class Runner:
             peak = rate if isinstance(rate, float) else peak_of(rate)
             wanted = dataclasses.replace(wanted, weight_decay=wanted.weight_decay / (peak or 1.0))
         wanted = dataclasses.replace(wanted, schedule=None, use_scheduler=False, learning_rate=1.0)
-        key = repr(_static(wanted))
+        key = repr(structure(wanted))
         self._restart()
         if key not in self.compiled:
             while len(self.compiled) >= COMPILED:
@@ -243,7 +243,7 @@ def base_options(model: Any) -> Values:
     found = list(optimizers_of(getattr(model, "optimizer", None)))
     if len(found) != 1:
         return {"algorithm": "adam"}
-    given = found[0]._config.to_options()
+    given = found[0].configuration.to_options()
     defaults = config.parse({"algorithm": given["algorithm"]}).to_options()
     return {k: v for k, v in given.items() if k == "algorithm" or k not in defaults or v != defaults[k]}
 

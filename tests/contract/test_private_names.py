@@ -1,14 +1,14 @@
 """The private names of Keras that the core relies on: this fails loudly when Keras drops one.
 
-Each name is needed for what `DUTIES` says; `capibara_keras/core.py` lists them in its docstring.
+Each name is needed for what `DUTIES` says; `capibara_keras/core` lists them in its docstring.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -72,8 +72,9 @@ def test_keras_still_has_it_and_it_does_its_duty(name: str) -> None:
 def used() -> set[str]:
     """Attributes of the optimizer that the modules below use, and what they override or set."""
     names: set[str] = set()
-    for module in (core, state):
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
+    sources = [*Path(core.__file__).parent.glob("*.py"), Path(state.__file__)]
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "self.owner"):
                 names.add(node.attr)
             elif isinstance(node, ast.FunctionDef):

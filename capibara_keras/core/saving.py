@@ -1,0 +1,63 @@
+"""Configuration and state as plain data and arrays."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from capibara_keras import checkpoint
+from capibara_keras.core.accumulating import Accumulating
+
+__all__ = ["Core"]
+
+
+class Core(Accumulating):
+    """A Keras optimizer for one `OptimizerConfig`.
+
+    The options of the configuration are attributes. Those that are numbers of the algorithm (`beta_1`,
+    `weight_decay`, the clip limit, …) may be assigned at any time, without a new trace; the others until the
+    optimizer is built, and later where they do not change the state that is kept.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """All constructor arguments, as plain data."""
+        options = self._config.to_options() | {"name": self.name, "loss_scale_factor": self.loss_scale_factor}
+        if isinstance(self._learning_rate, keras.Variable):
+            current = float(ops.convert_to_numpy(self._learning_rate))
+            configured = self._config.learning_rate
+            options["learning_rate"] = configured if _same(current, configured) else current
+        elif not (self._config.schedule is not None and self._config.use_scheduler):
+            options["learning_rate"] = keras.saving.serialize_keras_object(self._learning_rate)
+        return options
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
+        joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
+        checkpoint.save(self._inventory(), self._config, joined, self._states.frozen, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the state from one of Keras' stores; before `build`, it is kept until then.
+
+        Raises:
+            CheckpointError: the state belongs to other variables or to another algorithm; nothing is written.
+        """
+        loaded = checkpoint.load(store)
+        if loaded is None:
+            warnings.warn(f"{self.name}: the file holds no optimizer state; starting afresh", stacklevel=2)
+        elif self.built:
+            self._restore(*loaded)
+        else:
+            self._set(_pending=loaded)
+
+    @property
+    def has_loaded_state(self) -> bool:
+        """Whether state was loaded that waits for `build`."""
+        return self._pending is not None
+
+
+def _same(stored: float, configured: Any) -> bool:
+    return not callable(configured) and stored in (configured, float(np.float32(configured)))

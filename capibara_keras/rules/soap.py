@@ -59,7 +59,8 @@ class Soap(Rule):
             object.__setattr__(self, name, errors.integer(name, getattr(self, name), 1))
 
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
-        return Slot("m"), Slot("v"), *kronecker.declared(shape, self.max_precondition_dim)
+        # The rounding of m in few bits would be divided by a second moment that has not seen it.
+        return Slot("m", moment=False), Slot("v"), *kronecker.declared(shape, self.max_precondition_dim)
 
     @property
     def neutral(self) -> dict[str, float]:

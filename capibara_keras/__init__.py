@@ -41,6 +41,7 @@ from capibara_keras.constructors import (
     RMSprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
+    Soap,
 )
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
@@ -77,6 +78,7 @@ __all__ = [
     "LazyAdam",
     "Mars",
     "Muon",
+    "Soap",
     "Prodigy",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

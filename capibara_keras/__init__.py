@@ -11,6 +11,7 @@ from capibara_keras.callbacks import (
     HealthMonitor,
     LogStatistics,
     TensorBoardStatistics,
+    TrainingReport,
     Trajectory,
 )
 from capibara_keras.catalog import AlgorithmDescription, algorithms
@@ -40,10 +41,12 @@ from capibara_keras.constructors import (
     RMSprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
+    Soap,
 )
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
 from capibara_keras.landscape import loss_landscape, trajectory_plane
+from capibara_keras.monitoring.report import write_page as write_report
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.rate_test import range_test
 from capibara_keras.records import StepRecord
@@ -75,6 +78,7 @@ __all__ = [
     "LazyAdam",
     "Mars",
     "Muon",
+    "Soap",
     "Prodigy",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
@@ -92,6 +96,7 @@ __all__ = [
     "OptimizerAutoTuner",
     "OptimizerConfig",
     "StepRecord",
+    "TrainingReport",
     "TensorBoardStatistics",
     "Trajectory",
     "TuningError",
@@ -109,4 +114,5 @@ __all__ = [
     "sync_batchnorm",
     "trajectory_plane",
     "tuning",
+    "write_report",
 ]

@@ -274,6 +274,8 @@ def test_the_catalog() -> None:
         ("mars", "gamma", -1.0),
         ("prodigy", "initial_distance", 0.0),
         ("prodigy", "distance_factor", 0.0),
+        ("soap", "precondition_frequency", 0),
+        ("soap", "max_precondition_dim", 0),
         ("muon", "split", 0),
         ("muon", "newton_schulz_steps", 0),
         ("muon", "adam_pattern", 5),
@@ -317,6 +319,13 @@ def test_muon_is_what_torch_has() -> None:
     for g in cases.gradients():
         optimizer.apply([ops.convert_to_tensor(g[0].T, "float32")], [w])
     assert_close([w.numpy().T], [cases.DATA[cases.TORCH]["Muon"]], limit=1e-3)
+
+
+def test_the_transcription_of_soap_is_what_its_library_has() -> None:
+    """That library adds epsilon before bias correction, and lets the new weight decay."""
+    grads = [g[0] for g in cases.gradients()]
+    found = TRANSCRIPTIONS["soap"](cases.weights()[0], grads, 0.01, 0.01, as_library=True)
+    assert_close([found], [cases.DATA[cases.TORCH]["po.SOAP"]], 1e-9)
 
 
 def test_muon_leaves_embeddings_heads_and_vectors_to_adamw() -> None:

@@ -162,7 +162,8 @@ def test_all_is_as_before_bit_for_bit(name: str) -> None:
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("name", ["schedule without a total"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "schedule without a total"])
 def test_before_training_too(name: str) -> None:
     weights = []
     for tested in (False, True):

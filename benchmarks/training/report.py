@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.training.scores import LONGEST, costs, profile, ranked, ratios
 from benchmarks.training.workloads import WORKLOADS
 
-__all__ = ["table", "write"]
+__all__ = ["table", "workloads", "write"]
 
 Results = Mapping[str, Mapping[str, Any]]
 HIGHLIGHTED = 6
@@ -18,7 +18,7 @@ HIGHLIGHTED = 6
 
 
 def write(results: Results, folder: Path) -> str:
-    """Draw both figures into a folder; returns the table."""
+    """Draw both figures into a folder; returns both tables."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,7 +26,7 @@ def write(results: Results, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     draw_updates(complete, folder / "training_updates.png")
     draw_profiles(complete, folder / "training_profiles.png")
-    return table(complete)
+    return f"{workloads()}\n\n{table(complete)}"
 
 
 def finished(results: Results) -> Results:
@@ -47,6 +47,16 @@ def table(results: Results) -> str:
     for name, value in ranked(updates).items():
         cells = [_cell(updates[name][w], seconds[name][w]) for w in results]
         lines.append(f"| {name} | {value:.2f} | {by_time[name]:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def workloads() -> str:
+    """What is trained, as a table."""
+    lines = ["| workload | network | parameters | updates | batch | target |", "|---|---|---|---|---|---|"]
+    for each in WORKLOADS.values():
+        data, network = each.title.split(",\n")
+        cells = (data, network, f"{each.network().count_params():,}", each.steps, each.batch_size)
+        lines.append("| " + " | ".join(map(str, cells)) + f" | {each.target:g} {each.unit} |")
     return "\n".join(lines)
 
 

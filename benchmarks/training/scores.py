@@ -19,15 +19,25 @@ def costs(results: Mapping[str, Mapping[str, Any]], measure: Measure) -> dict[st
     """Contender -> workload -> updates or seconds to the target: the median over seeds, infinite for a failure."""
     found: dict[str, dict[str, float]] = {}
     for workload, races in results.items():
+        seconds = seconds_per_update(races) if measure == "seconds" else dict.fromkeys(races, 1.0)
         for contender, race in races.items():
-            found.setdefault(contender, {})[workload] = _median([_cost(run, measure) for run in race["seeds"]])
+            reached = [math.inf if run["reached"] is None else run["reached"] for run in race["seeds"]]
+            found.setdefault(contender, {})[workload] = _median(reached) * seconds[contender]
     return found
 
 
-def _cost(run: Mapping[str, Any], measure: Measure) -> float:
-    if run["reached"] is None:
-        return math.inf
-    return run["reached"] * (run["seconds_per_update"] if measure == "seconds" else 1)
+def seconds_per_update(races: Mapping[str, Any]) -> dict[str, float]:
+    """Contender -> seconds, as on a machine that does nothing else.
+
+    Every run times its evaluations too, which are the same work for all: an update is measured in evaluations (the
+    median over a contender's runs), and an evaluation is what it took in the fastest run of all.
+    """
+    runs = {name: [*race["trials"], *race["seeds"]] for name, race in races.items()}
+    fastest = min(run["seconds_per_evaluation"] for each in runs.values() for run in each)
+    ratios = {
+        name: [run["seconds_per_update"] / run["seconds_per_evaluation"] for run in each] for name, each in runs.items()
+    }
+    return {name: statistics.median(each) * fastest for name, each in ratios.items()}
 
 
 def _median(values: Sequence[float]) -> float:

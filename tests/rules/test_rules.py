@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,18 @@ def test_schedule_free_in_fit(tmp_path: Path) -> None:
     whole, _ = model()
     whole.fit(x, y, epochs=4, callbacks=[ck.Attach()], **common)
     np.testing.assert_allclose(whole.layers[0].kernel.numpy(), other.layers[0].kernel.numpy(), rtol=1e-5)
+
+
+def test_schedule_free_without_a_callback_warns() -> None:
+    """`fit` alone ends in the point in which gradients are taken."""
+    m, x = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), np.ones((8, 3), "float32")
+    m.compile(ck.ScheduleFreeSGD(0.05), "mse")
+    with pytest.warns(UserWarning, match=r"call optimizer\.evaluation_mode\(\) now"):
+        m.fit(x, x[:, :1], batch_size=4, verbose=0)
+    m.optimizer.evaluation_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[ck.Attach()])
 
 
 def test_prodigy_finds_its_rate() -> None:

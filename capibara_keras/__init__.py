@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, monitoring, rules, schedules, tuning
+from capibara_keras import callbacks, migration, monitoring, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -91,6 +91,7 @@ __all__ = [
     "Watch",
     "algorithms",
     "callbacks",
+    "migration",
     "monitoring",
     "rules",
     "schedules",

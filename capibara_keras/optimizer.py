@@ -13,6 +13,7 @@ from keras import ops
 from capibara_keras import backend, config, errors
 from capibara_keras.core import Core
 from capibara_keras.describe import VariableDescription, describe, table
+from capibara_keras.migration.keras3 import take_over
 from capibara_keras.monitoring import (
     Alert,
     ConvergenceAnalysis,
@@ -474,6 +475,33 @@ class Optimizer(Core):
         True
         """
         return _create("sgd", options)
+
+    @classmethod
+    def from_keras(cls, optimizer: Any) -> Any:
+        """An optimizer that goes on where one of Keras' stands: its settings, and if it is built its state.
+
+        Moments, counter, averages and window are taken over, a rate or schedule as it is now, clipping, accumulation,
+        and what is excluded from weight decay. Keras' optimizer is left as it is.
+
+        Args:
+            optimizer: `Adam`, `AdamW`, `SGD`, `RMSprop`, `Nadam`, `Adamax`, `Adagrad`, `Adadelta`, `Ftrl`, `Lion`,
+                `Lamb`, `Adafactor` or `Muon` of Keras, or a `LossScaleOptimizer` around one.
+
+        Returns:
+            An `Optimizer` of this class; for a `LossScaleOptimizer`, a new one around it, with the same scale.
+
+        Raises:
+            ConfigError: another class, or settings that have no counterpart here.
+
+        >>> import capibara_keras as ck, keras
+        >>> w, theirs = keras.Variable([1.0]), keras.optimizers.Adam(0.1)
+        >>> theirs.apply([keras.ops.array([2.0])], [w])
+        >>> ours = ck.Optimizer.from_keras(theirs)
+        >>> ours.apply([keras.ops.array([2.0])], [w])
+        >>> int(ours.iterations), round(float(w[0]), 4)
+        (2, 0.8)
+        """
+        return take_over(optimizer, cls.from_config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:

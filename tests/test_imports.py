@@ -27,7 +27,7 @@ LAYERS = [
     {"checkpoint", "rate", "readings", "state"},
     {"planning", "describe"},
     {"core", "inspection"},
-    {"watch"},
+    {"watch", "migration"},
     {"optimizer"},
     {"constructors", "callbacks"},
     {"tuning"},
@@ -117,7 +117,9 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [name for name in ("", "callbacks", "rules", "schedules", "monitoring", "tuning") if name in MODULES]
+USER_FACING = [
+    name for name in ("", "callbacks", "migration", "rules", "schedules", "monitoring", "tuning") if name in MODULES
+]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

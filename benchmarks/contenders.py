@@ -42,6 +42,8 @@ def tensorflow_optimizers() -> dict[str, Callable[[], Any]]:
         "ours adamw+clip": lambda: ck.AdamW(global_clipnorm=1.0),
         "ours adamw+clip, norms": lambda: ck.AdamW(global_clipnorm=1.0, statistics_every=1),
         "ours adamw+clip, norms/10": lambda: ck.AdamW(global_clipnorm=1.0, statistics_every=10),
+        "ours adamw+clip, 8bit": lambda: ck.AdamW(global_clipnorm=1.0, state_precision="8bit"),
+        "ours adamw+clip, bfloat16": lambda: ck.AdamW(global_clipnorm=1.0, state_precision="bfloat16"),
         "keras adamw+clip, accumulate 4": lambda: keras.optimizers.AdamW(
             global_clipnorm=1.0, gradient_accumulation_steps=4
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, migration, monitoring, rules, schedules, tuning
+from capibara_keras import callbacks, migration, monitoring, recipes, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -10,6 +10,7 @@ from capibara_keras.callbacks import (
     GradientAccumulationScheduler,
     HealthMonitor,
     LogStatistics,
+    TrainingReport,
 )
 from capibara_keras.catalog import AlgorithmDescription, algorithms
 from capibara_keras.config import OptimizerConfig
@@ -41,6 +42,7 @@ from capibara_keras.constructors import (
 )
 from capibara_keras.errors import CapibaraError, CheckpointError, ConfigError, TuningError
 from capibara_keras.groups import Group
+from capibara_keras.monitoring.report import write_page as write_report
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.records import StepRecord
 from capibara_keras.tuning import OptimizerAutoTuner
@@ -87,14 +89,17 @@ __all__ = [
     "OptimizerAutoTuner",
     "OptimizerConfig",
     "StepRecord",
+    "TrainingReport",
     "TuningError",
     "Watch",
     "algorithms",
     "callbacks",
     "migration",
     "monitoring",
+    "recipes",
     "rules",
     "schedules",
     "sync_batchnorm",
     "tuning",
+    "write_report",
 ]

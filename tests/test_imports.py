@@ -25,7 +25,7 @@ LAYERS = [
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},
-    {"planning", "describe"},
+    {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
     {"watch", "migration"},
     {"optimizer"},
@@ -117,9 +117,8 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [
-    name for name in ("", "callbacks", "migration", "rules", "schedules", "monitoring", "tuning") if name in MODULES
-]
+FACES = ("", "callbacks", "migration", "rules", "schedules", "monitoring", "recipes", "tuning")
+USER_FACING = [name for name in FACES if name in MODULES]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

@@ -80,7 +80,8 @@ def encoded(x: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
     shape, size = tuple(x.shape), math.prod(x.shape)
     blocks = ops.reshape(ops.pad(ops.reshape(x, (-1,)), [[0, -size % BLOCK]]), (-1, BLOCK))
     magnitudes = ops.abs(blocks)
-    scales = ops.max(magnitudes, axis=1)
+    lanes = ops.reshape(magnitudes, (-1, BLOCK // 16, 16))  # XLA on a CPU has no fast maximum along the last axis
+    scales = ops.max(ops.max(lanes, axis=1), axis=1)
     divisor = ops.where(scales > 0, scales, ops.ones_like(scales))
     roots = ops.sqrt(ops.sqrt(magnitudes / divisor[:, None]))
     if signed:

@@ -20,6 +20,7 @@ AREAS = {
     "callbacks": ("reference/callbacks.md", "Callbacks", "Each of them also tells the optimizer what `Attach` does."),
     "schedules": ("reference/schedules.md", "Schedules", "Learning rates as functions of the update."),
     "monitoring": ("reference/monitoring.md", "Monitoring", "Metrics, alerts, convergence: NumPy alone."),
+    "recipes": ("reference/recipes.md", "Recipes", "Configurations with reasons and sources."),
     "tuning": ("reference/tuning.md", "Tuning", "Searching the options of an optimizer."),
     "rules": ("reference/rules.md", "Update rules", "The mathematics of each algorithm, as pure functions."),
     "migration": ("reference/migration.md", "Migration", "From Keras, torch, Hugging Face and tf-models."),

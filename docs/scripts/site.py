@@ -96,13 +96,22 @@ def formulas(folder: str) -> Iterator[tuple[str, str]]:
 def mathematics() -> str:
     """A page of all formulas with their sources, from the docstrings beside the code."""
     parts = {
-        "Algorithms": ("rules", "`g` is the gradient after clipping, `w` the weight, `rate` the learning rate. With "
-                       "decoupled weight decay, `w ← w - rate (u_t + weight_decay w)` unless a rule says otherwise."),
+        "Algorithms": (
+            "rules",
+            "`g` is the gradient after clipping, `w` the weight, `rate` the learning rate. With decoupled decay, "
+            "`w ← w - rate (u_t + weight_decay w)` unless a rule says otherwise.",
+        ),
         "Clipping": ("clip", "Before the algorithm, on the gradient of the whole update."),
-        "Schedules": ("schedules", "`t` is the update, from 0; `W` the end of the warmup, `T` the total, `P` the peak."),
-    }  # fmt: skip
-    lines = ["# Mathematics", "Every formula beside its source, as the code's docstrings have it. What differs from the "
-             "papers on purpose is in [deviations](deviations.md)."]  # fmt: skip
+        "Schedules": (
+            "schedules",
+            "`t` is the update, from 0; `W` the end of the warmup, `T` the total, `P` the peak.",
+        ),
+    }
+    introduction = (
+        "Every formula beside its source, as the code's docstrings have it. What differs from the papers on purpose is "
+        "in [deviations](deviations.md)."
+    )
+    lines = ["# Mathematics", introduction]
     for title, (folder, introduction) in parts.items():
         lines += [f"## {title}", introduction]
         for name, text in formulas(folder):

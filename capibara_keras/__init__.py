@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capibara_keras import callbacks, monitoring, recipes, rules, schedules, tuning
+from capibara_keras import callbacks, migration, monitoring, recipes, rules, schedules, tuning
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.callbacks import (
     Attach,
@@ -104,6 +104,7 @@ __all__ = [
     "algorithms",
     "callbacks",
     "loss_landscape",
+    "migration",
     "monitoring",
     "plot_schedule",
     "range_test",

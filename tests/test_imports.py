@@ -27,7 +27,7 @@ LAYERS = [
     {"checkpoint", "rate", "readings", "state"},
     {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
-    {"unwrap", "watch"},
+    {"migration", "unwrap", "watch"},
     {"experiment"},
     {"landscape", "rate_test", "schedule_plot"},
     {"optimizer"},
@@ -119,9 +119,8 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [
-    name for name in ("", "callbacks", "rules", "schedules", "monitoring", "recipes", "tuning") if name in MODULES
-]
+FACES = ("", "callbacks", "migration", "rules", "schedules", "monitoring", "recipes", "tuning")
+USER_FACING = [name for name in FACES if name in MODULES]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

@@ -71,7 +71,9 @@ class Race:
 
     def _stretch(self, weights: Tensors, state: Tensors, rate: Any, first: Any, xs: Any, ys: Any) -> Any:
         """Updates one after the other."""
-        place = [id(v) for v in self.optimizer.variables].index(id(self.optimizer._learning_rate))
+        scheduled = self.contender.has_schedule
+        rate_variable = self.optimizer._rate_multiplier if scheduled else self.optimizer._learning_rate
+        place = [id(v) for v in self.optimizer.variables].index(id(rate_variable))
 
         def update(carry: Any, batch: Any) -> Any:
             weights, state, t = carry

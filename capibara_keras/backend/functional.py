@@ -62,6 +62,9 @@ class Functional:
     def observes(self, loss: Tensor) -> bool:
         return False
 
+    def distributed(self, model: Any) -> bool:
+        return keras.distribution.distribution() is not None
+
     def replicas(self, optimizer: Any) -> int:
         return 1
 

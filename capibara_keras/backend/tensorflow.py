@@ -108,6 +108,10 @@ class TensorFlow:
         that is differentiated as a whole, as on JAX, they would leak out of it."""
         return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
 
+    def distributed(self, model: Any) -> bool:
+        """Whether the model belongs to a strategy, or one is in scope."""
+        return self.tf.distribute.has_strategy() or model.distribute_strategy is not self.tf.distribute.get_strategy()
+
     def replicas(self, optimizer: Any) -> int:
         """How many replicas the optimizer was made for."""
         return int(optimizer._distribution_strategy.num_replicas_in_sync)

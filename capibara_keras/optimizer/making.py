@@ -9,6 +9,7 @@ import keras
 
 from capibara_keras import config, errors, recipes
 from capibara_keras.memory import variables_of
+from capibara_keras.migration.keras3 import take_over
 from capibara_keras.optimizer.looking import Looking
 from capibara_keras.recipes.finetuning import finetuning_options
 from capibara_keras.recipes.overriding import decided, over
@@ -242,6 +243,33 @@ class Optimizer(Looking):
             return
         sized = variables_of(variables)
         self._change(decided(self.configuration, remade(recipe), remade(recipe, sized)))
+
+    @classmethod
+    def from_keras(cls, optimizer: Any) -> Any:
+        """An optimizer that goes on where one of Keras' stands: its settings, and if it is built its state.
+
+        Moments, counter, averages and window are taken over, a rate or schedule as it is now, clipping, accumulation,
+        and what is excluded from weight decay. Keras' optimizer is left as it is.
+
+        Args:
+            optimizer: `Adam`, `AdamW`, `SGD`, `RMSprop`, `Nadam`, `Adamax`, `Adagrad`, `Adadelta`, `Ftrl`, `Lion`,
+                `Lamb`, `Adafactor` or `Muon` of Keras, or a `LossScaleOptimizer` around one.
+
+        Returns:
+            An `Optimizer` of this class; for a `LossScaleOptimizer`, a new one around it, with the same scale.
+
+        Raises:
+            ConfigError: another class, or settings that have no counterpart here.
+
+        >>> import capibara_keras as ck, keras
+        >>> w, theirs = keras.Variable([1.0]), keras.optimizers.Adam(0.1)
+        >>> theirs.apply([keras.ops.array([2.0])], [w])
+        >>> ours = ck.Optimizer.from_keras(theirs)
+        >>> ours.apply([keras.ops.array([2.0])], [w])
+        >>> int(ours.iterations), round(float(w[0]), 4)
+        (2, 0.8)
+        """
+        return take_over(optimizer, cls.from_config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:

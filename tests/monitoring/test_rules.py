@@ -256,6 +256,14 @@ def test_losses_with_a_long_tail_are_no_spikes(seed: int) -> None:
     assert "loss_spike" not in said(changed(healthy(), 0, lambda x: {"loss": 0.97**x.update + hard[x.update]}))
 
 
+def test_a_swing_that_takes_back_what_was_gained() -> None:
+    """By 4 % of the loss only, and slowly; the same beside a large gain is no matter."""
+    swinging = changed(healthy(), 0, lambda x: {"loss": 1.0 + 0.1 * 0.9**x.update + 0.04 * math.sin(x.update / 9)})
+    assert said(swinging) == ["loss_oscillation"]
+    learned = changed(healthy(), 0, lambda x: {"loss": 1.0 + 0.97**x.update + 0.04 * math.sin(x.update / 9)})
+    assert said(learned) == []
+
+
 def test_rate_that_ends_at_a_floor() -> None:
     assert said(changed(healthy(), 200, lambda x: {"learning_rate": 1e-5})) == []
 

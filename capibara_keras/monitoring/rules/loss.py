@@ -13,10 +13,14 @@ from capibara_keras.monitoring.statistics import block_medians, deviation, media
 
 __all__ = ["RULES"]
 
-PERIODS = 128
-"""Losses that an oscillation is looked for in."""
+PERIODS = (128, 256)
+"""Losses that an oscillation is looked for in: of a period up to a third of them."""
 
-QUADRATICS, HANN = np.linalg.qr(np.vander(np.linspace(-1, 1, PERIODS), 3))[0], np.hanning(PERIODS)
+SWING, LEAST_SWING = 0.2, 0.01
+"""Amplitude as a share of the level or of what was gained; and the least share of the level that is worth a word."""
+
+_QUADRATICS = {n: np.linalg.qr(np.vander(np.linspace(-1, 1, n), 3))[0] for n in PERIODS}
+_HANN = {n: np.hanning(n) for n in PERIODS}
 """An orthonormal basis of the trends that are taken off, and the window."""
 
 TAIL, TAIL_LOSSES = 3, 300
@@ -82,19 +86,32 @@ def divergence(history: History, limit: float) -> Finding | None:
 
 
 def oscillation(history: History, limit: float) -> Finding | None:
-    """The loss swings with one period."""
-    losses = history.losses.last(PERIODS)
-    if len(losses) < PERIODS:
-        return None
-    x = np.log(losses) if losses.min() > 0 else losses
-    x = x - QUADRATICS @ (x @ QUADRATICS)
-    power = np.abs(np.fft.rfft(x * HANN)) ** 2
-    peak = int(np.argmax(power[3 : PERIODS // 4 + 1])) + 3
+    """The loss swings with one period, far beside its level or beside what was gained."""
+    for periods in PERIODS:
+        found = _swing(history, history.losses.last(periods), limit) if len(history.losses) >= periods else None
+        if found is not None:
+            return found
+    return None
+
+
+def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None:
+    """Whether one period has most of the power of losses without their trend."""
+    n = len(losses)
+    basis, window = _QUADRATICS[n], _HANN[n]
+    x = losses - basis @ (losses @ basis)
+    power = np.abs(np.fft.rfft(x * window)) ** 2
+    peak = int(np.argmax(power[3 : n // 4 + 1])) + 3
     share = float(power[peak - 1 : peak + 2].sum() / max(power[1:].sum(), 1e-300))
-    amplitude = math.sqrt(2) * float(x.std())
-    if not (share > limit and amplitude > 0.2):
+    swing, level, gained = (
+        math.sqrt(2) * float(x.std()),
+        abs(float(losses.mean())),
+        history.first_loss - history.best_loss,
+    )
+    beside_level = swing > SWING * level and float(losses.min()) > 0
+    beside_gain = swing > SWING * gained > 0 and swing > LEAST_SWING * level
+    if not (share > limit and (beside_level or beside_gain)):
         return None
-    numbers = {"layer": "loss", "period": PERIODS / peak, "amplitude": math.expm1(amplitude)}
+    numbers = {"layer": "loss", "period": n / peak, "amplitude": swing / max(level, 1e-300)}
     return Finding(share, (), numbers | {"rate": history.latest.learning_rate / 3})
 
 

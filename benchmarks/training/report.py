@@ -45,7 +45,7 @@ def table(results: Results) -> str:
         "|---|---|---|" + "---|" * len(titles),
     ]
     for name, value in ranked(updates).items():
-        cells = [_cell(updates[name][w], seconds[name][w]) for w in results]
+        cells = [_cell(updates[name][w], seconds[name].get(w)) for w in results]
         lines.append(f"| {name} | {value:.2f} | {by_time[name]:.2f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -60,8 +60,9 @@ def workloads() -> str:
     return "\n".join(lines)
 
 
-def _cell(updates: float, seconds: float) -> str:
-    return f"{updates:.0f} ({seconds:.2g} s)" if math.isfinite(updates) else "–"
+def _cell(updates: float, seconds: float | None) -> str:
+    time = "" if seconds is None else f" ({seconds:.2g} s)"
+    return f"{updates:.0f}{time}" if math.isfinite(updates) else "–"
 
 
 def draw_updates(results: Results, path: Path) -> None:

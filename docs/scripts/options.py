@@ -41,6 +41,7 @@ TOPICS = {
         "shard_state",
         "jit_compile",
         "no_deprecation_warning",
+        "recipe",
     ),
 }
 

@@ -36,8 +36,8 @@ class Workload:
         data: what it is trained and judged on.
         network: a new model.
         loss: (answer, output) -> a scalar, in `unit`.
-        target: validation loss that ends a run. Each was set so that Keras' AdamW at its best rate needs about half
-            of the updates.
+        target: validation loss that ends a run. Each was set so that Keras' AdamW at its best rate needs a quarter
+            to a half of the updates.
         steps: updates after which a run has failed.
         every: updates from one evaluation to the next.
     """

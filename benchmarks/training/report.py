@@ -45,7 +45,7 @@ def table(results: Results) -> str:
         "|---|---|---|" + "---|" * len(titles),
     ]
     for name, value in ranked(updates).items():
-        cells = [_cell(updates[name][w], seconds[name][w]) for w in results]
+        cells = [_cell(updates[name][w], seconds[name].get(w)) for w in results]
         lines.append(f"| {name} | {value:.2f} | {by_time[name]:.2f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -60,13 +60,15 @@ def workloads() -> str:
     return "\n".join(lines)
 
 
-def _cell(updates: float, seconds: float) -> str:
-    return f"{updates:.0f} ({seconds:.2g} s)" if math.isfinite(updates) else "–"
+def _cell(updates: float, seconds: float | None) -> str:
+    time = "" if seconds is None else f" ({seconds:.2g} s)"
+    return f"{updates:.0f}{time}" if math.isfinite(updates) else "–"
 
 
 def draw_updates(results: Results, path: Path) -> None:
     """A panel for each workload, a row for each contender, a dot for each seed."""
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     order = list(reversed(ranked(costs(results, "updates"))))
     figure, axes = plt.subplots(
@@ -82,6 +84,9 @@ def draw_updates(results: Results, path: Path) -> None:
             if len(found) < max(len(reached), 1):
                 ax.plot([longest * 1.15], [y], "x", color="tab:red", markersize=5)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(ticker.FixedLocator((50, 100, 200, 400, 1000, 2000)))
+        ax.xaxis.set_major_formatter(ticker.ScalarFormatter())
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
         ax.set_title(WORKLOADS[workload].title, fontsize=10)
         ax.set_xlabel("updates")
         ax.axvline(longest, color="0.6", linewidth=0.8, linestyle=":")
@@ -99,11 +104,12 @@ def draw_profiles(results: Results, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
+    by_updates = list(ranked(costs(results, "updates")))
+    named = by_updates[:HIGHLIGHTED] + [name for name in by_updates if name.startswith("Keras")]
+    colors = dict(zip(dict.fromkeys(named), plt.get_cmap("tab10").colors, strict=False))
     for ax, measure in zip(axes, ("updates", "seconds"), strict=True):
         found = costs(results, measure)
         scores, relative = ranked(found), ratios(found)
-        named = list(scores)[:HIGHLIGHTED] + [name for name in scores if name.startswith("Keras")]
-        colors = dict(zip(dict.fromkeys(named), plt.get_cmap("tab10").colors, strict=False))
         for number, name in enumerate(reversed(scores)):
             x, y = profile(relative[name])
             kept = name in colors
@@ -116,9 +122,9 @@ def draw_profiles(results: Results, path: Path) -> None:
                 linewidth=1.8 if kept else 0.8,
                 zorder=2 + number / 100 if kept else 1,
             )
-        for name, color in colors.items():
+        for name in (name for name in scores if name in colors):
             style = "--" if name.startswith("Keras") else "-"
-            ax.plot([], [], style, color=color, label=f"{name} ({scores[name]:.2f})")
+            ax.plot([], [], style, color=colors[name], label=f"{name} ({scores[name]:.2f})")
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title="score")
         ax.set_xlim(1, LONGEST)
         ax.set_ylim(0, 1.03)

@@ -16,14 +16,24 @@ LONGEST = 4.0
 
 
 def costs(results: Mapping[str, Mapping[str, Any]], measure: Measure) -> dict[str, dict[str, float]]:
-    """Contender -> workload -> updates or seconds to the target: the median over seeds, infinite for a failure."""
+    """Contender -> workload -> updates or seconds to the target: the median over seeds, infinite for a failure.
+
+    Seconds leave out a workload in which some contender has runs without times of evaluations.
+    """
     found: dict[str, dict[str, float]] = {}
     for workload, races in results.items():
+        if measure == "seconds" and not all(timed(race) for race in races.values()):
+            continue
         seconds = seconds_per_update(races) if measure == "seconds" else dict.fromkeys(races, 1.0)
         for contender, race in races.items():
             reached = [math.inf if run["reached"] is None else run["reached"] for run in race["seeds"]]
             found.setdefault(contender, {})[workload] = _median(reached) * seconds[contender]
     return found
+
+
+def timed(race: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Runs that have the time of an evaluation."""
+    return [run for run in (*race["trials"], *race["seeds"]) if run.get("seconds_per_evaluation")]
 
 
 def seconds_per_update(races: Mapping[str, Any]) -> dict[str, float]:
@@ -32,7 +42,7 @@ def seconds_per_update(races: Mapping[str, Any]) -> dict[str, float]:
     Every run times its evaluations too, which are the same work for all: an update is measured in evaluations (the
     median over a contender's runs), and an evaluation is what it took in the fastest run of all.
     """
-    runs = {name: [*race["trials"], *race["seeds"]] for name, race in races.items()}
+    runs = {name: timed(race) for name, race in races.items()}
     fastest = min(run["seconds_per_evaluation"] for each in runs.values() for run in each)
     ratios = {
         name: [run["seconds_per_update"] / run["seconds_per_evaluation"] for run in each] for name, each in runs.items()

@@ -36,8 +36,8 @@ class Workload:
         data: what it is trained and judged on.
         network: a new model.
         loss: (answer, output) -> a scalar, in `unit`.
-        target: validation loss that ends a run. Each was set so that Keras' AdamW at its best rate needs about half
-            of the updates.
+        target: validation loss that ends a run. Each was set so that Keras' AdamW at its best rate needs a quarter
+            to a half of the updates.
         steps: updates after which a run has failed.
         every: updates from one evaluation to the next.
     """
@@ -154,7 +154,7 @@ def autoencoder() -> keras.Model:
     return keras.Sequential([keras.Input((64,)), *inner, layers.Dense(4), *outer, layers.Dense(64, name="output")])
 
 
-def vision_transformer(width: int = 32, blocks: int = 2, heads: int = 2) -> keras.Model:
+def vision_transformer(width: int = 32, blocks: int = 1, heads: int = 2) -> keras.Model:
     """Patches of 2 by 2, normalised before each part."""
     pixels = keras.Input((8, 8, 1))
     x = layers.Reshape((16, width))(layers.Conv2D(width, 2, 2, name="patches")(pixels))
@@ -198,7 +198,7 @@ WORKLOADS = {
             64,
         ),
         Workload(
-            "vit", "digits,\nvision transformer", digits, vision_transformer, cross_entropy, "nats", 0.2, 400, 10, 32
+            "vit", "digits,\nvision transformer", digits, vision_transformer, cross_entropy, "nats", 0.25, 400, 10, 32
         ),
     )
 }

@@ -81,18 +81,23 @@ class Accumulating(Updating):
                 "callback of capibara_keras uses them at the end of fit, as does optimizer.flush()",
                 stacklevel=2,
             )
-        if self.has_two_points and not self._is_evaluating:
-            warnings.warn(
-                f"{self.name}: the model holds the point in which gradients are taken, not the average that is to be "
-                "evaluated and saved. Give fit any callback of capibara_keras; or call optimizer.evaluation_mode() "
-                "now, and optimizer.training_mode() before training goes on",
-                stacklevel=2,
-            )
+        if self.has_two_points and not self._fit_may_end:
+            warnings.warn(f"{self.name}: {_WRONG_POINT[self._is_evaluating]}", stacklevel=2)
         if self.use_ema:
             for variable in var_list:
                 row = self._state.averages[self._get_variable_index(variable)]
                 if row:
                     variable.assign(ops.cast(row[0], variable.dtype))
+
+
+_WRONG_POINT = {
+    False: "the model holds the point in which gradients are taken, not the average that is to be evaluated and saved. "
+    "Give fit any callback of capibara_keras; or call optimizer.evaluation_mode() now, and optimizer.training_mode() "
+    "before training goes on",
+    True: "this fit began at the average, not at the point in which gradients are taken: it was not the algorithm. "
+    "Give fit any callback of capibara_keras; or call optimizer.training_mode() before it",
+}
+"""What to say of a `fit` without a callback, by whether the average is in the model."""
 
 
 def _checked_weight(weight: Any) -> Any:

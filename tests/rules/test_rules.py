@@ -426,8 +426,10 @@ def test_schedule_free_without_a_callback_warns() -> None:
     with pytest.warns(UserWarning, match=r"call optimizer\.evaluation_mode\(\) now"):
         m.fit(x, x[:, :1], batch_size=4, verbose=0)
     m.optimizer.evaluation_mode()
+    with pytest.warns(UserWarning, match="this fit began at the average"):
+        m.fit(x, x[:, :1], batch_size=4, verbose=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         m.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[ck.Attach()])
 
 

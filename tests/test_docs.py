@@ -233,7 +233,7 @@ def test_the_mathematics_has_every_algorithm() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
-    """Strictly, as `make test` does each time. Every name is in the inventory; no page loads a thing from afar."""
+    """Strictly; `make test` builds it too. Every name is in the inventory, and no page loads a thing from afar."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,7 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "progress", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules"},
     {"catalog", "groups", "plan", "probes"},
@@ -27,7 +27,9 @@ LAYERS = [
     {"checkpoint", "rate", "readings", "state"},
     {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
-    {"watch", "migration"},
+    {"migration", "unwrap", "watch"},
+    {"experiment"},
+    {"landscape", "rate_test", "schedule_plot"},
     {"optimizer"},
     {"constructors", "callbacks"},
     {"tuning"},

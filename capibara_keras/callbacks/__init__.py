@@ -7,7 +7,9 @@ from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.clipping_statistics import ClippingStatistics
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.callbacks.log_statistics import LogStatistics
+from capibara_keras.callbacks.tensorboard import TensorBoardStatistics
 from capibara_keras.callbacks.training_report import TrainingReport
+from capibara_keras.callbacks.trajectory import Trajectory
 
 __all__ = [
     "Attach",
@@ -16,4 +18,6 @@ __all__ = [
     "HealthMonitor",
     "LogStatistics",
     "TrainingReport",
+    "TensorBoardStatistics",
+    "Trajectory",
 ]

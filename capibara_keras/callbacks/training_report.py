@@ -74,6 +74,13 @@ class TrainingReport(HealthMonitor):
         super().on_train_end(logs)
         self.write(pictures=True)
 
+    def validate(self, loss: float) -> None:
+        """Take in a loss on other data that `fit` does not know of."""
+        if self.watch is not None:
+            self._handle(self.watch.validate(loss))
+            self.story.validate(float(self.watch.monitor.history.latest.update), loss)
+            self.story.alerts = list(self.alerts)
+
     def write(self, pictures: bool = False) -> None:
         """Write the page as of the last reading; nothing before the first update."""
         if self.story.updates:

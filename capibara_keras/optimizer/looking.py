@@ -11,11 +11,14 @@ from keras import ops
 
 from capibara_keras import config, errors
 from capibara_keras.describe import VariableDescription, describe, table
+from capibara_keras.landscape import around
 from capibara_keras.memory import MemoryReport, memory_report, variables_of
 from capibara_keras.monitoring import (
     Alert,
     ConvergenceAnalysis,
     GradientAnalysis,
+    LossLine,
+    LossPlane,
     OptimizationMetrics,
     analyze,
     convergence,
@@ -133,6 +136,10 @@ class Looking(Stepping):
         plot_types: Sequence[str] | None = None,
         save_plots: bool = False,
         plot_directory: str | Path = "training_plots",
+        *,
+        landscape: LossLine | LossPlane | None = None,
+        model: Any = None,
+        batch: tuple[Any, ...] | None = None,
     ) -> dict[str, Any]:
         """Figures of a training's history.
 
@@ -140,24 +147,27 @@ class Looking(Stepping):
             metrics_history: a list of `StepRecord` or of dictionaries with their names, a dictionary of lists, a Keras
                 `History`, or the path of a file that `HealthMonitor` wrote; see `monitoring.reader.read`.
             plot_types: of "learning_rate_schedule", "gradient_norm_evolution", "parameter_updates" and
-                "loss_landscape_approximation", which is the loss against the length of the path and no landscape.
-                Default: those that the history has the numbers for.
+                "loss_landscape_approximation", which without `landscape` or `model` is the loss against the length of
+                the path and no landscape. Default: those that the history has the numbers for.
             save_plots: write each as PNG and SVG.
             plot_directory: where to; it is made.
+            landscape: from `loss_landscape` or `trajectory_plane`.
+            model, batch: compute it here: `loss_landscape(model, *batch)`.
 
         Returns:
             {plot type: path of the PNG}, or matplotlib's `Figure` without `save_plots`.
 
         Raises:
-            ConfigError: an unknown type, an empty history, numbers that a plot needs and the history has not, or a
-                directory that cannot be written.
+            ConfigError: an unknown type, an empty history, numbers that a plot needs and the history has not, a
+                directory that cannot be written; or a model of which no landscape can be computed.
 
         >>> import capibara_keras as ck
         >>> plots = ck.Optimizer("sgd").generate_training_plots({"gradient_norm": [3.0, 2.0]})
         >>> plots["gradient_norm_evolution"].axes[0].get_yscale()
         'log'
         """
-        return plots.generate(metrics_history, plot_types, save_plots, plot_directory)
+        landscape = around(landscape, model, batch)
+        return plots.generate(metrics_history, plot_types, save_plots, plot_directory, landscape)
 
     def describe(self, print_fn: Callable[[str], Any] = print) -> list[VariableDescription]:
         """Print a table of all variables: group, algorithm, multiplier of the rate, decay, shape, bytes of state.

@@ -82,15 +82,20 @@ def reference(area: str, names: list[str]) -> str:
 
 
 def formulas(folder: str) -> Iterator[tuple[str, str]]:
-    """(class, what its docstring says before its arguments) for classes that have a formula."""
+    """(class, what its docstring says before its arguments) for classes that have a formula or name their paper."""
     where = PACKAGE / folder
     for path in sorted(where.glob("*.py")) if where.is_dir() else [where.with_suffix(".py")]:
         for node in tree(path).body:
             text = ast.get_docstring(node) if isinstance(node, ast.ClassDef) else None
             if text and not node.name.startswith("_"):
                 text = re.split(r"^(?:Args:|Raises:|Attributes:|>>> )", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
-                if re.search(r"^    \S", text, flags=re.MULTILINE):
+                if re.search(r"^    \S", text, flags=re.MULTILINE) or "paper" in assigned(node):
                     yield node.name, text
+
+
+def assigned(node: ast.ClassDef) -> set[str]:
+    """Names that a class sets with a type."""
+    return {statement.target.id for statement in node.body if isinstance(statement, ast.AnnAssign)}
 
 
 def mathematics() -> str:
@@ -121,12 +126,13 @@ def mathematics() -> str:
 
 def fenced(text: str) -> str:
     """Indented blocks as fenced ones."""
-    return re.sub(
+    found = re.sub(
         r"(?:^    .*\n?|^\n(?=    ))+",
-        lambda block: "```text\n" + re.sub(r"^    ", "", block[0].strip("\n"), flags=re.MULTILINE) + "\n```\n",
+        lambda block: "\n```text\n" + re.sub(r"^    ", "", block[0].strip("\n"), flags=re.MULTILINE) + "\n```\n",
         text,
         flags=re.MULTILINE,
     )
+    return re.sub(r"\n{3,}", "\n\n", found).strip()
 
 
 # What mkdocs calls -----------------------------------------------------------------------------------------

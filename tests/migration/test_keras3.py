@@ -66,7 +66,11 @@ def trained(optimizer: Any, variables: list[keras.Variable], steps: list[list[An
     return [ops.convert_to_numpy(v) for v in variables]
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+VARIANTS = {"adamw", "amsgrad", "adam, schedule", "sgd", "sgd, nesterov", "rmsprop", "window"}
+"""Whose parts the others try too."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in VARIANTS)) for k in MAKERS])
 def test_training_goes_on(kind: str) -> None:
     """Ten micro-batches of Keras', ten more of each."""
     start, theirs, steps = weights(), MAKERS[kind](), gradients(20)
@@ -180,6 +184,7 @@ def test_schedules_are_saved() -> None:
         MicroBatchSchedule(0.1, 4)
 
 
+@pytest.mark.slow
 def test_in_fit() -> None:
     """Between two calls of `fit`: the loss does not jump."""
     keras.utils.set_random_seed(0)

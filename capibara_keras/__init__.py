@@ -10,6 +10,7 @@ from capibara_keras.callbacks import (
     GradientAccumulationScheduler,
     HealthMonitor,
     LogStatistics,
+    Resume,
 )
 from capibara_keras.catalog import AlgorithmDescription, algorithms
 from capibara_keras.config import OptimizerConfig
@@ -86,6 +87,7 @@ __all__ = [
     "Optimizer",
     "OptimizerAutoTuner",
     "OptimizerConfig",
+    "Resume",
     "StepRecord",
     "TuningError",
     "Watch",

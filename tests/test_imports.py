@@ -18,7 +18,7 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "resuming", "units"},
     {"rules"},
     {"clip", "execution", "schedules"},
     {"catalog", "groups", "plan", "probes"},

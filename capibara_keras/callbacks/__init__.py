@@ -7,5 +7,6 @@ from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.clipping_statistics import ClippingStatistics
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.callbacks.log_statistics import LogStatistics
+from capibara_keras.callbacks.resume import Resume
 
-__all__ = ["Attach", "ClippingStatistics", "GradientAccumulationScheduler", "HealthMonitor", "LogStatistics"]
+__all__ = ["Attach", "ClippingStatistics", "GradientAccumulationScheduler", "HealthMonitor", "LogStatistics", "Resume"]

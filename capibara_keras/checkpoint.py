@@ -75,6 +75,8 @@ def load(store: Any) -> tuple[Description, dict[Key, np.ndarray]] | None:
     if description["format"] > FORMAT:
         raise CheckpointError(f"the file has format {description['format']}; this version reads up to {FORMAT}")
     arrays = {tuple(key): np.asarray(store[str(i)]) for i, key in enumerate(description["variables"])}
+    if ("micro_step", "") in arrays and ("window_weight", "") not in arrays:  # before micro-batches had weights
+        arrays["window_weight", ""] = np.asarray(arrays["micro_step", ""], "float32")
     return description, arrays
 
 

@@ -26,6 +26,9 @@ def position_of(iterator: Any) -> dict[str, np.ndarray]:
     """
     import tensorflow as tf
 
+    policy = iterator._dataset.options().experimental_external_state_policy
+    if policy not in (None, tf.data.experimental.ExternalStatePolicy.FAIL):  # Keras' own, for arrays it shuffles
+        raise ConfigError(f"the position in this data cannot be saved: its state outside is lost ({policy.name})")
     with tempfile.TemporaryDirectory() as folder:
         try:
             tf.train.Checkpoint(iterator=iterator).write(f"{folder}/iterator")

@@ -176,7 +176,7 @@ class Resume(Attach):
         if self._data is None:
             self._take_iterator(data)
         if self._skipping:
-            if self._data is not None and keras.backend.backend() == "tensorflow":
+            if self._data is not None and hasattr(data, "__next__"):  # else Keras has read them already
                 for _ in range(self.model.steps_per_execution):
                     next(data)  # stands in for one that was seen
             return {}

@@ -102,7 +102,7 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         path = folder / name
         try:
             found = read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (CheckpointError, OSError) as error:
             problems.append(str(error))

@@ -18,11 +18,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-slow bench lint wheel clean
+.PHONY: help demo test test-slow test-matrix bench lint wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## train the example language model
 	$(PY) examples/train_language_model.py $(ARGS)
@@ -32,6 +32,9 @@ test: $(STAMP) lint  ## lint, then the tests and doctests without the slow ones
 
 test-slow: $(STAMP)  ## the slow tests only
 	$(PY) -m pytest -m slow $(PARALLEL) $(ARGS)
+
+test-matrix: $(STAMP)  ## the supported versions, each in an environment of its own; ARGS="oldest jax" picks rows
+	$(PY) tests/matrix.py $(ARGS)
 
 bench: $(STAMP)  ## how fast an update is, beside others; ARGS="--torch PYTHON" adds torch
 	$(PY) -m benchmarks $(ARGS)

@@ -17,8 +17,9 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND ?= Agg
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test test-slow test-matrix bench lint wheel clean
+.PHONY: help demo docs test test-slow test-matrix bench lint wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,7 +28,10 @@ help:  ## list the targets
 demo: $(STAMP)  ## train the example language model
 	$(PY) examples/train_language_model.py $(ARGS)
 
-test: $(STAMP) lint  ## lint, then the tests and doctests without the slow ones
+docs: $(STAMP)  ## build the site in site/, strictly; open site/index.html
+	$(PY) -m mkdocs build --quiet
+
+test: $(STAMP) lint docs  ## lint, the site, then the tests and doctests without the slow ones
 	$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(STAMP)  ## the slow tests only
@@ -48,14 +52,14 @@ wheel: $(STAMP)  ## build dist/*.whl
 	$(PY) -m build --wheel
 
 clean:  ## remove everything that was built, except .venv
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Written last, so that an install which failed half way is taken up again by the next make.
 # pip that does not run means a .venv that was not finished, or whose Python is gone: start afresh.
 $(STAMP): setup.cfg pyproject.toml
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(check_python); rm -rf $(VENV); "$$python" -m venv $(VENV); }
-	@$(choose_tensorflow); set -x; $(PY) -m pip install --editable ".[dev,$$extra]" $$cuda
+	@$(choose_tensorflow); set -x; $(PY) -m pip install --editable ".[dev,docs,$$extra]" $$cuda
 	@touch $@
 
 define check_python

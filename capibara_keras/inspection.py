@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from capibara_keras import backend
 from capibara_keras.types import Tensor, Variable
 
 __all__ = ["below_epsilon", "equal_columns"]
 
 SIDE, SAMPLES = 64, 4096
 """Rows and columns, and entries, that are looked at of each variable."""
+
+SMALL = 1 << 16
+"""Entries up to which copying a variable costs less than cutting it on the device."""
 
 
 def equal_columns(variable: Variable) -> float:
@@ -22,8 +26,7 @@ def equal_columns(variable: Variable) -> float:
     shape = tuple(variable.shape)
     if len(shape) < 2 or shape[-1] < 2:
         return float("nan")
-    rows = ops.reshape(ops.convert_to_tensor(variable), (-1, shape[-1]))
-    part = np.asarray(ops.convert_to_numpy(rows[:SIDE, :SIDE]), np.float64)
+    part = _host(_shaped(variable, (-1, shape[-1]))[:SIDE, :SIDE])
     first = part[:, :1]
     size = np.abs(first).max()
     if not size > 0:  # zeros are a usual start for a last layer, and its columns get different gradients
@@ -42,7 +45,17 @@ def below_epsilon(second_moment: Tensor, correction: float, epsilon: float) -> f
     0.5
     """
     size = int(np.prod(second_moment.shape))
-    flat = ops.reshape(ops.convert_to_tensor(second_moment), (-1,))
-    values = np.asarray(ops.convert_to_numpy(flat[:: max(1, size // SAMPLES)]), np.float64)
+    values = _host(_shaped(second_moment, (-1,))[:: max(1, size // SAMPLES)])
     values = values[values > 0] / correction
     return float((np.sqrt(values) < epsilon).mean()) if len(values) else float("nan")
+
+
+def _shaped(x: Variable | Tensor, shape: tuple[int, ...]) -> np.ndarray | Tensor:
+    """Small ones on the host, large ones where they are."""
+    if np.prod(x.shape) <= SMALL:
+        return backend.fetch(x).reshape(shape)
+    return ops.reshape(ops.convert_to_tensor(x), shape)
+
+
+def _host(x: np.ndarray | Tensor) -> np.ndarray:
+    return np.asarray(x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x), np.float64)

@@ -9,13 +9,17 @@ from keras import ops
 from capibara_keras import backend
 from capibara_keras.types import Scalar, Tensor
 
-__all__ = ["ENTRIES", "NUMBERS", "active", "alignment", "entries", "unit_sizes", "watched"]
+__all__ = ["ENTRIES", "MICRO_BATCHES", "NUMBERS", "active", "alignment", "entries", "unit_sizes", "watched"]
 
 ENTRIES = ("zero_share", "half_grid")
 """What `entries` returns."""
 
 NUMBERS = ("dot", "square")
 """What `alignment` returns."""
+
+MICRO_BATCHES = ("open", "square", "update", "count")
+"""With accumulation: the sum of the squared norms of the window's micro-batches, nan if they are not measured; then of
+the last update of which they were, the mean, the number (skipped ones counted) and how many micro-batches it had."""
 
 SMALLEST_NORMAL, SMALLEST = 2.0**-14, 2.0**-24
 """Of float16: the smallest number at full precision, and the smallest one of all."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from keras import ops
 
+from capibara_keras import backend
 from capibara_keras.pipeline import COUNTERS, STATISTICS, STATISTICS_HISTORY, VARIABLE_HISTORY, VARIABLE_NORMS, State
 from capibara_keras.records import Record
 
@@ -40,12 +40,12 @@ class RecentUpdates(Record):
 
 def counters(state: State) -> dict[str, int]:
     """The counters by name."""
-    return dict(zip(COUNTERS, ops.convert_to_numpy(state.counters).tolist(), strict=True))
+    return dict(zip(COUNTERS, backend.fetch(state.counters).tolist(), strict=True))
 
 
 def attempts(state: State) -> int:
     """Updates so far, skipped ones included."""
-    return int(ops.convert_to_numpy(state.updates)) + counters(state)["skipped"]
+    return int(backend.fetch(state.updates)) + counters(state)["skipped"]
 
 
 def recent(state: State, since: int = 0, length: int = STATISTICS_HISTORY) -> RecentUpdates:
@@ -56,8 +56,8 @@ def recent(state: State, since: int = 0, length: int = STATISTICS_HISTORY) -> Re
     """
     stop = attempts(state)
     numbers = np.arange(max(since, stop - min(length, STATISTICS_HISTORY), 0), stop)
-    statistics = ops.convert_to_numpy(state.statistics)[numbers % STATISTICS_HISTORY]
-    norms = ops.convert_to_numpy(state.variable_norms)[:, numbers % VARIABLE_HISTORY].swapaxes(0, 1)
+    statistics = backend.fetch(state.statistics)[numbers % STATISTICS_HISTORY]
+    norms = backend.fetch(state.variable_norms)[:, numbers % VARIABLE_HISTORY].swapaxes(0, 1)
     norms = np.where((numbers >= stop - VARIABLE_HISTORY)[:, None, None], norms, np.nan)
     return RecentUpdates(
         numbers=numbers,

@@ -132,6 +132,7 @@ class StateVariables:
             self._untracked("last_active", np.full(units, now), "int32"),
             self._untracked("gradient_entries", np.full((len(rows), len(probes.ENTRIES)), np.nan), dtype),
             self._untracked("gradient_alignment", np.full(len(probes.NUMBERS), np.nan), dtype),
+            self._untracked("micro_batches", np.full(len(probes.MICRO_BATCHES), np.nan), dtype),
         ]
 
     def set_numbers(self, configuration: OptimizerConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from capibara_keras import errors, inspection, readings
+from capibara_keras import backend, errors, inspection, readings
 from capibara_keras.monitoring import (
     DEFAULT_RULES,
     Alert,
@@ -79,11 +79,14 @@ class Watch:
         self.monitor = Monitor(Subject((), ()), self.rules)
         self.observations: list[Observation] = []
         """Those of the last call of `update`."""
+        self.knows_loss = False
+        """Whether the optimizer had the loss of the last update, which nobody has to bring then."""
         self.penalties: list[float] = []
         """½ weight_decay Σ w² at each of them."""
         self._seen, self._read, self._inspected = 0, 0, -1
         self._pending: list[Loss] = []
-        self._columns = self._moments = np.zeros(0)
+        self._columns = self._moments = self._scales = np.zeros(0)
+        self._followed: Any = None
         if every is not None and optimizer.statistics_every is None:
             optimizer.reconfigure({"statistics_every": every})
 
@@ -107,6 +110,7 @@ class Watch:
             return []
         self._follow()
         recent = self.optimizer.recent_updates(since=self._seen)
+        self.knows_loss = len(recent.numbers) > 0 and not math.isnan(recent.statistics["loss"][-1])
         self.observations, self.penalties = [], recent.statistics["weight_decay_loss"].tolist()
         if not len(recent.numbers):
             return []
@@ -154,7 +158,11 @@ class Watch:
     def _follow(self) -> None:
         """Begin anew if the optimizer has other variables than before."""
         plan, rows, config = self.optimizer._plan(), self.optimizer._rows, self.optimizer.configuration
+        if self._followed is not None and self._followed[0] is plan and self._followed[1] is config:
+            return
+        self._followed = plan, config
         self._kept = [i for i, v in enumerate(plan.variables) if not v.overwrite]
+        self._scales = self._decay_scales()
         paths = tuple(rows[i].path for i in self._kept)
         if self.monitor.subject.paths == paths:
             return
@@ -173,11 +181,11 @@ class Watch:
 
     def _observations(self, recent: RecentUpdates, losses: Sequence[float]) -> list[Observation]:
         skipped = recent.statistics["skipped"] == 1
-        updates = int(ops.convert_to_numpy(self.optimizer._iterations)) - np.cumsum(~skipped[::-1])[::-1]
+        updates = int(backend.fetch(self.optimizer._iterations)) - np.cumsum(~skipped[::-1])[::-1]
         updates = np.maximum(updates, 0)
         oldest = recent.numbers[-1] - VARIABLE_HISTORY
-        scales = self._decay_scales()
-        decays = scales != 0
+        scales, decays = self._scales, self._scales != 0
+        square, measured, count = self._micro_batches()
         names = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold", "loss")
         found = []
         for j, number in enumerate(recent.numbers.tolist()):
@@ -192,9 +200,20 @@ class Watch:
                     norms |= {"parameter_norms": parameters, "update_norms": changes}
                     decay = values["learning_rate"] * float(np.linalg.norm(scales[decays] * parameters[decays]))
                     norms["decay_norm"] = decay
+            if number == measured and count > 1:
+                norms |= {"micro_batches": int(count), "micro_square": float(square)}
             norms |= {name: bool(recent.statistics[name][j] == 1) for name in ("clipped", "skipped")}
             found.append(Observation(update=int(updates[j]), **values, **norms))
         return found
+
+    def _micro_batches(self) -> tuple[float, float, float]:
+        """Of the last update that measured its micro-batches: mean of their squared norms, its number, how many they
+        were; `nan` if none did, and on replicas, where each knows its own only."""
+        state = self.optimizer._state
+        if not state.probes or not state.window or backend.replicas(self.optimizer) > 1:
+            return math.nan, math.nan, math.nan
+        _, square, number, count = backend.fetch(state.probes[-1]).tolist()
+        return square, number, count
 
     def _decay_scales(self) -> np.ndarray:
         """What decay takes off each variable per unit of the rate; nan for an l2 penalty, which moves with the
@@ -207,7 +226,7 @@ class Watch:
         return np.where(np.array(decaying, bool) & (np.array(scales) > 0), factor * np.array(scales), 0.0)
 
     def _probe(self, update: int) -> Probe:
-        last_active, entries, (dot, square) = (ops.convert_to_numpy(x) for x in self.optimizer._state.probes)
+        last_active, entries, (dot, square), _ = (backend.fetch(x) for x in self.optimizer._state.probes)
         plan, subject = self.optimizer._plan(), self.monitor.subject
         place = {i: k for k, i in enumerate(self._kept)}
         layers = [np.full(n, subject.layer_of[place[i]]) for i, n in zip(plan.watched, plan.unit_sizes, strict=True)]
@@ -246,7 +265,7 @@ class Watch:
     def _take_snapshot(self, updates: int) -> None:
         if self.monitor.subject.sizes.sum() <= SNAPSHOT_LIMIT and self.monitor.wants_snapshot(updates):
             variables = [self.optimizer._trainable_variables[i] for i in self._kept]
-            self.monitor.snapshot(updates, [ops.convert_to_numpy(v) for v in variables])
+            self.monitor.snapshot(updates, [backend.fetch(v) for v in variables])
 
 
 _NORMS = ("gradient_norm", "parameter_norm", "update_norm")

@@ -9,6 +9,7 @@ Everything lands in runs/language_model (`--out` changes it):
     history.json            settings, each update's loss, learning rate and gradient norm, validation losses
     step-NNNNNN.weights.h5  weights and optimizer state after the update that history.json ends with
     curves.png, curves.svg  the three curves
+    report.html             loss, norms and layers on one page, with what a monitor has to say; kept up to date
     sample.txt              what the model writes after "def "
 """
 
@@ -31,7 +32,7 @@ import language_model as lm
 import numpy as np
 
 from capibara_keras import AdamW
-from capibara_keras.callbacks import LogStatistics
+from capibara_keras.callbacks import LogStatistics, TrainingReport
 from capibara_keras.schedules import CosineWithWarmup
 
 DEFAULTS = {"steps": 1600, "size": "small", "seed": 0}
@@ -150,18 +151,22 @@ def train(run: Run, model: keras.Model, corpus: lm.Corpus, directory: Path, reco
     """Trains in rounds, with a validation and a checkpoint after each; a stopped round is finished."""
     size, steps, seed = lm.SIZES[run.settings["size"]], run.settings["steps"], run.settings["seed"]
     validation = lm.validation_windows(corpus.validation, VALIDATION_WINDOWS, size.context)
+    report = TrainingReport(directory, title=f"Language model, size {run.settings['size']}")
+    shown = LogStatistics(names=("learning_rate", "gradient_norm", "update_ratio"))
     round_length = min(200, max(10, steps // 10))
     while run.step < steps and not record.stopped:
         last = min(steps, (run.step // round_length + 1) * round_length)
         print(f"\nUpdates {run.step + 1} to {last} of {steps}")
         inputs, targets = lm.training_batches(corpus.train, run.step, last, size, seed)
-        model.fit(inputs, targets, size.batch_size, shuffle=False, callbacks=[LogStatistics(), record])
+        model.fit(inputs, targets, size.batch_size, shuffle=False, callbacks=[report, shown, record])
         if run.step == last:
             bits = lm.bits_per_byte(model, validation, size.batch_size)
             run.validation["step"].append(last)
             run.validation["bits_per_byte"].append(bits)
+            report.validate(bits * math.log(2))
             print(f"Validation: {bits:.3f} bits per byte (unigram baseline {run.unigram:.3f})")
         save(run, model, directory)
+    report.write(pictures=True)  # with the last validation
 
 
 # --- Results ------------------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ def main() -> None:
     write_sample(run, model, directory)
     print(
         f"Validation: {run.validation['bits_per_byte'][-1]:.3f} bits per byte, unigram {run.unigram:.3f}. "
-        f"{time.perf_counter() - started:.0f} s. Results are in {directory}"
+        f"{time.perf_counter() - started:.0f} s. Results are in {directory}; look at {directory / 'report.html'}"
     )
 
 

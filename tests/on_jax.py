@@ -98,8 +98,26 @@ def raises() -> str:
     return "nothing"
 
 
+def low_precision() -> dict[str, Any]:
+    """Weights after updates with state in few bits; and a bfloat16 weight after 100 steps of 0.001 from 1."""
+    rng = np.random.default_rng(0)
+    start, *grads = rng.normal(size=(7, 64, 80)).astype("float32")
+    found: dict[str, Any] = {}
+    for name, precision in (("adamw", "8bit"), ("lion", "8bit"), ("adamw", "bfloat16")):
+        w, optimizer = keras.Variable(start), ck.Optimizer(name, state_precision=precision, learning_rate=0.01)
+        for g in grads:
+            optimizer.apply([ops.array(g)], [w])
+        found[f"{name}, {precision}"] = ops.convert_to_numpy(w).tolist()
+    for kahan in (True, False):
+        w, optimizer = keras.Variable([1.0], dtype="bfloat16"), ck.SGD(0.001, kahan_summation=kahan)
+        for _ in range(100):
+            optimizer.apply([ops.ones((1,), "bfloat16")], [w])
+        found["kahan" if kahan else "plain"] = float(ops.convert_to_numpy(ops.cast(w, "float32"))[0])
+    return found
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     result: dict[str, Any] = {name: fit() for name, fit in FITS.items()}
-    result |= {"stateless": stateless(), "raises": raises()}
+    result |= {"stateless": stateless(), "raises": raises(), "low precision": low_precision()}
     print(json.dumps(result))

@@ -119,6 +119,7 @@ BAD: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "shard_state": ({}, BOOLEAN),
     "jit_compile": ({}, BOOLEAN),
     "no_deprecation_warning": ({}, BOOLEAN),
+    "recipe": ({}, ["pretraining", 5, {}, {"name": 5}, []]),
     "use_scheduler": (STEPS, [0, 1, "True", 1.0, []]),
     "scheduler_type": ({}, ["cosin", "", 5, True, []]),
     "total_steps": ({}, COUNT),

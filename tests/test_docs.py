@@ -9,6 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,3 +208,38 @@ def test_arguments_are_fresh() -> None:
 def test_the_list_of_algorithms_is_fresh() -> None:
     """`python docs/scripts/algorithms.py` prints it anew."""
     assert script("algorithms")["table"]() in (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+
+
+# The site ------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Of the package and of its modules: the site makes its pages from this list."""
+    areas = script("site")["names_by_area"]()
+    listed = {full.rsplit(".", 1)[1] for names in areas.values() for full in names} | set(areas)
+    missing = set(ck.__all__) - listed
+    for module in (ck.callbacks, ck.migration, ck.monitoring, ck.recipes, ck.rules, ck.schedules, ck.tuning):
+        missing |= set(module.__all__) - listed
+    assert not missing
+
+
+def test_the_mathematics_has_every_algorithm() -> None:
+    """With its formula and its source."""
+    page = script("site")["mathematics"]()
+    for rule in {*ck.rules.RULES.values(), *ck.schedules.SCHEDULES.values()}:
+        assert f"### {rule.__name__}\n" in page
+    assert page.count("```text") > 40 and "Kingma & Ba 2015" in page
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
+    """Strictly; `make test` builds it too. Every name is in the inventory, and no page loads a thing from afar."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in tmp_path.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(?:https?:)?//", html), page
+    inventory = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"zlib.\n", 1)[1]).decode()
+    for names in script("site")["names_by_area"]().values():
+        assert not [name for name in names if f"{name} py:" not in inventory]

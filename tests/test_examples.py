@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.subprocess_runner import ROOT
+from tests.subprocess_runner import ROOT, run
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 
@@ -92,3 +92,63 @@ def test_tuning(tmp_path: Path) -> None:
 def test_tuning_a_language_model(tmp_path: Path) -> None:
     printed = example("tune_optimizer.py", "--quick", "--model", "language", "--out", tmp_path)
     assert "tuned" in printed
+
+
+SMALL = ("compile_and_fit", "custom_loop", "schedules", "clipping", "accumulation", "own_algorithm")
+"""Run in one process."""
+
+TOGETHER = """
+import contextlib, io, json, runpy, sys
+printed = {}
+for path in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        runpy.run_path(path, run_name="__main__")
+    printed[path] = out.getvalue()
+print(json.dumps(list(printed.values())))
+"""
+
+
+def paths(*names: str) -> list[str]:
+    return [str(ROOT / "examples" / f"{name}.py") for name in names]
+
+
+def test_small_examples() -> None:
+    """Each prints what it is about."""
+    printed = dict(zip(SMALL, run(TOGETHER, paths(*SMALL)), strict=True))
+    assert "160 updates" in printed["compile_and_fit"]
+    assert ", clipped" in printed["custom_loop"] and "after 104 updates" in printed["custom_loop"]
+    assert printed["schedules"].count("█") > 20
+    assert "[[0.6, 0.8], [0.0, 1.0]]" in printed["clipping"] and "was clipped to" in printed["clipping"]
+    assert "9 batches, 3 updates" in printed["accumulation"]
+    assert float(printed["accumulation"].split()[-1]) < 1e-5
+    assert "1 update skipped" in printed["own_algorithm"]
+
+
+@pytest.mark.slow
+def test_two_replicas() -> None:
+    (printed,) = run(TOGETHER, paths("two_replicas"))
+    assert "2 replicas, 2 updates" in printed and float(printed.split()[-1]) < 1e-5
+
+
+@pytest.mark.slow
+def test_jax_data_parallel() -> None:
+    (printed,) = run(TOGETHER, paths("jax_data_parallel"), backend="jax")
+    assert "2 devices" in printed and "(8, 16), on each device (4, 16)" in printed
+
+
+@pytest.mark.slow
+def test_the_seed() -> None:
+    """Every call of the founding document, in its order."""
+    printed = example("seed.py", "--quick")
+    assert "Learning rate at step 50000: 3.39e-04" in printed and "Optimal:" in printed
+    assert "resource_efficient: " in printed
+
+
+def test_every_example_is_run() -> None:
+    """And is in the README or in the list of examples."""
+    tests = Path(__file__).read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    for path in (ROOT / "examples").glob("*.py"):
+        if "__main__" in path.read_text(encoding="utf-8"):
+            assert path.name in tests or f'"{path.stem}"' in tests, path.name
+            assert path.name in page, path.name

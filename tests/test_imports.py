@@ -18,16 +18,18 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "resuming", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules"},
     {"catalog", "groups", "plan", "probes"},
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},
-    {"planning", "describe"},
+    {"planning", "describe", "memory", "recipes"},
     {"core", "inspection"},
-    {"watch"},
+    {"migration", "unwrap", "watch"},
+    {"experiment"},
+    {"landscape", "rate_test", "schedule_plot"},
     {"optimizer"},
     {"constructors", "callbacks"},
     {"tuning"},
@@ -117,7 +119,8 @@ def described(path: Path) -> set[str]:
 
 
 DESCRIBED = set().union(*map(described, MODULES.values()))
-USER_FACING = [name for name in ("", "callbacks", "rules", "schedules", "monitoring", "tuning") if name in MODULES]
+FACES = ("", "callbacks", "migration", "rules", "schedules", "monitoring", "recipes", "tuning")
+USER_FACING = [name for name in FACES if name in MODULES]
 
 
 def public(module: str) -> Iterator[tuple[str, object]]:

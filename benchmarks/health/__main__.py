@@ -22,15 +22,15 @@ from benchmarks.health.tasks import SEEDS, TASKS
 
 def main() -> None:
     options = arguments()
-    judged: dict[str, list[Run]] = {"capibara_keras": [], "AUTOTRAINER": []}
+    judged: dict[str, list[Run]] = {OURS: [], THEIRS: []}
     deadline = time.monotonic() + options.seconds
     for case, task, seed in wanted(options):
         if time.monotonic() > deadline:
             raise SystemExit("out of time: run it again, what was recorded is kept")
         recording = recorded(case, task, seed, options.recordings)
         for name, alerts in (
-            ("capibara_keras", replay(recording) if options.replay else recording.alerts),
-            ("AUTOTRAINER", replay_autotrainer(recording, case)),
+            (OURS, replay(recording) if options.replay else recording.alerts),
+            (THEIRS, replay_autotrainer(recording, case)),
         ):
             judged[name].append(Run(case, task, seed, tuple(alerts), recording.onset))
     show(judged, options.verbose)
@@ -76,35 +76,43 @@ def recorded(case: Case, task: str, seed: int, folder: Path | None) -> Recording
     return result
 
 
-COLUMNS = f"{'':24} {'runs':>5} {'precision':>10} {'recall':>7} {'delay':>6} {'layer':>6} {'disturbed':>10}"
+OURS, THEIRS = "capibara_keras", "AUTOTRAINER"
+GROUP = f"{'precision':>10} {'recall':>7} {'delay':>6} {'layer':>6} {'disturbed':>10}"
+HEADER = f"{'':20} {'':>5}  {OURS:^43}  {THEIRS:^43}\n{'':20} {'runs':>5}  {GROUP}  {GROUP}"
 
 
-def row(name: str, total: Score) -> str:
+def cells(total: Score) -> str:
+    """One judge's numbers; "-" where there is nothing to count."""
     layer = f"{total.named / total.found:.2f}" if total.found else "-"
     disturbed = total.disturbed if total.sick < total.runs else "-"
     numbers = f"{total.precision:10.3f} {total.recall:7.3f} {total.delay:6.0f} {layer:>6} {disturbed:>10}"
-    return f"{name:24} {total.runs:5} " + numbers.replace("nan", "  -")
+    return numbers.replace("nan", "  -")
 
 
 def show(judged: dict[str, list[Run]], verbose: bool) -> None:
-    """The table on the terminal."""
+    """One table for each half, with the baseline beside."""
     for half in SEEDS:
-        for name, runs in judged.items():
-            mine = [run for run in runs if TASKS[run.task].half == half]
-            if not mine:
-                continue
-            print(f"\n{name}, {half} half\n{COLUMNS}")
-            for case in dict.fromkeys(run.case.name for run in mine):
-                print(row(case, score([run for run in mine if run.case.name == case])))
-            total = score(mine)
-            print(row("all", total))
-            for wrong, count in total.wrong.most_common() if name == "capibara_keras" else ():
-                print(f"    false: {wrong} ({count})")
-            if name == "capibara_keras" and verbose:
-                for run in mine:
-                    said = ", ".join(f"{a.id}@{a.step}{'[' + a.layer + ']' if a.layer else ''}" for a in run.alerts)
-                    mark = "ok " if (run.case.healthy or run.hits) and not run.false else "BAD"
-                    print(f"    {mark} {run.case.name}/{run.task}/{run.seed}: {said}")
+        runs = {name: [run for run in part if TASKS[run.task].half == half] for name, part in judged.items()}
+        if not runs[OURS]:
+            continue
+        print(f"\n{half} half\n{HEADER}")
+        cases = list(dict.fromkeys(run.case for run in runs[OURS]))
+        groups = {case.name: {case.name} for case in cases}
+        groups["all healthy"] = {case.name for case in cases if case.healthy}
+        groups["all sick"] = {case.name for case in cases if not case.healthy}
+        groups["all"] = set(groups) - {"all healthy", "all sick"}
+        for title, names in groups.items():
+            totals = [score([run for run in runs[who] if run.case.name in names]) for who in (OURS, THEIRS)]
+            print(f"{title:20} {totals[0].runs:5}  {cells(totals[0])}  {cells(totals[1])}")
+        for wrong, count in score(runs[OURS]).wrong.most_common():
+            print(f"    false: {wrong} ({count})")
+        for run in runs[OURS]:
+            if not run.case.healthy and not run.hits:
+                print(f"    missed: {run.case.name}/{run.task}/{run.seed}")
+        for run in runs[OURS] if verbose else ():
+            said = ", ".join(f"{a.id}@{a.step}{'[' + a.layer + ']' if a.layer else ''}" for a in run.alerts)
+            mark = "ok " if (run.case.healthy or run.hits) and not run.false else "BAD"
+            print(f"    {mark} {run.case.name}/{run.task}/{run.seed}: {said}")
 
 
 def write(judged: dict[str, list[Run]], path: Path) -> None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.health.cases import Training
+from benchmarks.health.training import Training
 from capibara_keras import HealthMonitor
 from capibara_keras.monitoring import Alert, Observation, Subject
 
@@ -83,7 +83,7 @@ def record(training: Training, seed: int) -> Recording:
     """Train, and write down."""
     model, data = training.model, training.data
     loss = keras.losses.get(training.loss) if isinstance(training.loss, str) else training.loss
-    micro = training.optimizer.gradient_accumulation_steps or 1
+    micro = getattr(training.optimizer, "gradient_accumulation_steps", None) or 1
     model.compile(training.optimizer, loss, auto_scale_loss=False)  # Keras would wrap it for float16
     batches = training.batches(seed)
     if training.warm_up:

@@ -20,6 +20,8 @@ __all__ = [
     "cond",
     "cos",
     "dense",
+    "distributed",
+    "fetch",
     "flush",
     "in_replica",
     "inner",
@@ -27,6 +29,7 @@ __all__ = [
     "observes",
     "outside_trace",
     "read",
+    "replicas",
     "run",
     "scope",
     "sharded_layout",
@@ -37,12 +40,13 @@ __all__ = [
 
 _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(), Functional)()
 
-read, native, dense = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense
+read, native, dense, fetch = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense, _ACTIVE.fetch
 inner, tracing = _ACTIVE.inner, _ACTIVE.tracing
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
 sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
 run, flush, cos, cond = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos, _ACTIVE.cond
 observes, in_replica = _ACTIVE.observes, _ACTIVE.in_replica
+distributed, replicas = _ACTIVE.distributed, _ACTIVE.replicas
 
 
 def sum_of_squares(x: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from capibara_keras.backend.step import Cache, Extra, Grads, Step, changed
@@ -23,6 +24,9 @@ class Functional:
 
     def native(self, variable: Variable) -> Variable:
         return variable
+
+    def fetch(self, variable: Variable) -> np.ndarray:
+        return np.asarray(ops.convert_to_numpy(variable))
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
         return ops.convert_to_tensor(gradient, sparse=False)
@@ -57,6 +61,12 @@ class Functional:
 
     def observes(self, loss: Tensor) -> bool:
         return False
+
+    def distributed(self, model: Any) -> bool:
+        return keras.distribution.distribution() is not None
+
+    def replicas(self, optimizer: Any) -> int:
+        return 1
 
     def in_replica(self) -> bool:
         return False

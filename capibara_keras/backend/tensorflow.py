@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from capibara_keras.backend.bundles import bundles
@@ -35,6 +36,18 @@ class TensorFlow:
     def native(self, variable: Variable) -> Variable:
         """What a `keras.Variable` wraps; others as they are."""
         return variable.value if isinstance(variable, keras.Variable) else variable
+
+    def fetch(self, variable: Variable) -> np.ndarray:
+        """The variable's value on the host. The plain operation takes a sixth of the time of Keras' conversion, which a
+        monitor of a small model would notice."""
+        v = self.native(variable)
+        if (
+            not isinstance(v, self.tf.Variable)
+            or isinstance(v, self.tf.distribute.DistributedValues)
+            or v.dtype == self.tf.bfloat16
+        ):
+            return np.asarray(keras.ops.convert_to_numpy(variable))
+        return np.asarray(self.tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype).numpy())
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
         """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows."""
@@ -94,6 +107,14 @@ class TensorFlow:
         """Whether `scale_loss` may keep the loss: a scalar, of the only replica. Where losses pass through a function
         that is differentiated as a whole, as on JAX, they would leak out of it."""
         return self.tf.is_tensor(loss) and loss.shape.rank == 0 and not self.tf.distribute.has_strategy()
+
+    def distributed(self, model: Any) -> bool:
+        """Whether the model belongs to a strategy, or one is in scope."""
+        return self.tf.distribute.has_strategy() or model.distribute_strategy is not self.tf.distribute.get_strategy()
+
+    def replicas(self, optimizer: Any) -> int:
+        """How many replicas the optimizer was made for."""
+        return int(optimizer._distribution_strategy.num_replicas_in_sync)
 
     def in_replica(self) -> bool:
         """Whether this is one of several replicas, which must not write what they share."""

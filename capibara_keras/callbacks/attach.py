@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import keras
 
 from capibara_keras.batchnorm import sync_batchnorm
 from capibara_keras.core import Core
+from capibara_keras.unwrap import optimizers_of
 
 __all__ = ["Attach", "optimizers_of"]
 
@@ -127,19 +125,3 @@ class Attach(keras.callbacks.Callback):
         """On the JAX backend, `fit` holds the state: bring it back into the variables."""
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-
-
-def optimizers_of(optimizer: Any) -> Iterator[Core]:
-    """This package's optimizers in `optimizer`, looking into Keras' wrappers.
-
-    >>> import capibara_keras as ck, keras
-    >>> [type(o).__name__ for o in optimizers_of(keras.optimizers.LossScaleOptimizer(ck.Adam()))]
-    ['Adam']
-    """
-    if isinstance(optimizer, Core):
-        yield optimizer
-    elif hasattr(optimizer, "inner_optimizer"):
-        yield from optimizers_of(optimizer.inner_optimizer)
-    else:
-        for inner in getattr(optimizer, "optimizers", []):
-            yield from optimizers_of(inner)

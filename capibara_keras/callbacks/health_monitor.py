@@ -106,6 +106,7 @@ class HealthMonitor(Attach):
             self.watch = Watch(
                 optimizer, baseline_loss=baseline, rules=self.rules, every=self.every, loss_scaled=wrapped
             )
+            self.watch.restart()  # what an earlier `fit` did was for its own monitor to say
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
         self._file = None if self.path is None else JsonLines(self.path)
@@ -125,7 +126,8 @@ class HealthMonitor(Attach):
         super().on_train_batch_begin(batch, logs)
         if batch - self._last >= self.every:
             self._last = batch
-            self._losses.wait(batch)
+            if self.watch is None or not self.watch.knows_loss:
+                self._losses.wait(batch)
             self._read()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:

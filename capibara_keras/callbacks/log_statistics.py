@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from capibara_keras import errors
 from capibara_keras.callbacks.attach import Attach
 
 __all__ = ["LogStatistics"]
 
-NAMES = ("learning_rate", "gradient_norm", "clip_threshold", "clipped_share", "skipped", "clipped", "micro_steps")
+NAMES = (
+    "learning_rate",
+    "gradient_norm",
+    "update_ratio",
+    "clip_threshold",
+    "clipped_share",
+    "skipped",
+    "clipped",
+    "micro_steps",
+)
 
 
 class LogStatistics(Attach):
@@ -18,8 +28,10 @@ class LogStatistics(Attach):
 
     Args:
         every: batches between two readings. A reading waits for the device, so a large value lets Keras run ahead.
-        names: of "learning_rate", "gradient_norm", "clip_threshold", "clipped_share" (of the last 100 updates),
-            "skipped" and "clipped" (updates so far), "micro_steps" (micro-batches so far).
+        names: of "learning_rate", "gradient_norm", "update_ratio" (change of the weights as a share of their norm, when
+            it was last measured: `HealthMonitor` or `statistics_every` have it measured), "clip_threshold",
+            "clipped_share" (of the last 100 updates), "skipped" and "clipped" (updates so far), "micro_steps"
+            (micro-batches so far).
 
     Raises:
         ConfigError: an unknown name, or `every` below 1.
@@ -62,7 +74,17 @@ class LogStatistics(Attach):
         """What goes into the logs."""
         known = dict(self.optimizer.statistics()) | self.optimizer.counters()
         known["clipped_share"] = self.optimizer.clipped_share()
+        if "update_ratio" in self.names:
+            known["update_ratio"] = self._update_ratio()
         return {name: float(known[name]) for name in self.names}
+
+    def _update_ratio(self) -> float:
+        """Of the last update in which both norms were measured."""
+        recent = self.optimizer.recent_updates().statistics
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = recent["update_norm"] / recent["parameter_norm"]
+        known = ratios[np.isfinite(ratios)]
+        return float(known[-1]) if len(known) else float("nan")
 
     def _refresh(self) -> None:
         self.synchronise()

@@ -2,7 +2,7 @@
 
 from capibara_keras.config.checks import Rate, patterns, rate
 from capibara_keras.config.configuration import OptimizerConfig, Part, idle_clipping
-from capibara_keras.config.options import ACCUMULATION, ALIASES, CLIPPING, CLIPS, MODIFIERS
+from capibara_keras.config.options import ACCUMULATION, ALIASES, CLIPPING, CLIPS, MODIFIERS, VECTORS
 from capibara_keras.config.parsing import canonical, parse
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "OptimizerConfig",
     "Part",
     "Rate",
+    "VECTORS",
     "canonical",
     "idle_clipping",
     "parse",

@@ -64,6 +64,12 @@ def _by_pattern(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return check_all
 
 
+def _recipe(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise errors.ConfigError(f"{name}: expected a dictionary with the recipe's 'name', received {value!r}")
+    return dict(value)
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "weight_decay": lambda name, x: errors.number(name, x, 0),
     "weight_decay_mode": lambda name, x: errors.choice(name, x, WEIGHT_DECAY_MODES),
@@ -77,6 +83,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "remainder": lambda name, x: errors.choice(name, x, REMAINDERS),
     "loss_scale_factor": lambda name, x: errors.number(name, x, 0, open_low=True),
     "nonfinite": lambda name, x: errors.choice(name, x, NONFINITE_POLICIES),
+    "recipe": lambda name, x: _recipe(name, x),
     "layer_wise_lr_decay": lambda name, x: errors.number(name, x, 0, 1, open_low=True),
     "layer_depths": _by_pattern(lambda name, x: errors.integer(name, x, 0)),
     "differential_learning_rates": _by_pattern(lambda name, x: errors.number(name, x, 0)),

@@ -39,7 +39,8 @@ class OptimizerConfig:
         weight_decay_mode: "decoupled" (rate · decay · w), "independent" (not scaled by the peak of the rate,
             only by its schedule), "corrected" (rate² / peak · decay · w: Defazio 2025, for weights under a
             normalisation, whose gradients else grow at the end of training), or "l2" (added to the gradient).
-        weight_decay_exclude: regular expressions, searched in variable paths.
+        weight_decay_exclude: regular expressions, searched in variable paths; `"rank<=1"` stands for all vectors and
+            scalars.
         clip: the clip policy; `clipping` the options of `configure_gradient_clipping` it came from, if it did.
         skip_spikes: skip an update whose gradient norm is this many standard deviations above the mean of the
             recent ones; `None` for never.
@@ -72,6 +73,7 @@ class OptimizerConfig:
         shard_state: on the JAX backend, spread the state over the data-parallel devices (ZeRO stage 1).
         jit_compile: compile the update with XLA, also where the model is not.
         no_deprecation_warning: kept, without effect.
+        recipe: name and arguments of the recipe that the options come from; `explain` reads it.
 
     >>> from capibara_keras.config import parse
     >>> parse({"algorithm": "adam", "beta1": 0.8}).rule.beta_1
@@ -117,6 +119,7 @@ class OptimizerConfig:
     shard_state: bool = False
     jit_compile: bool = True
     no_deprecation_warning: bool = False
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.learning_rate):
@@ -190,7 +193,7 @@ class OptimizerConfig:
         """A flat dictionary in Keras' spelling; `parse` gives this configuration back."""
         options: dict[str, Any] = {"algorithm": self.algorithm, "learning_rate": self.learning_rate}
         options |= dataclasses.asdict(self.rule)
-        options |= {name: getattr(self, name) for name in PLAIN}
+        options |= {name: getattr(self, name) for name in PLAIN if name != "recipe" or self.recipe is not None}
         for name, kind in CLIPS.items():
             chosen = type(self.clip) is kind and not self.clipping
             options[name] = self.clip.hyperparameters["clip_limit"] if chosen else None

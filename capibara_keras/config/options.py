@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capibara_keras.clip import ClipByGlobalNorm, ClipByNorm, ClipByValue
 
-__all__ = ["ACCUMULATION", "ALIASES", "CLIPPING", "CLIPS", "MODIFIERS"]
+__all__ = ["ACCUMULATION", "ALIASES", "CLIPPING", "CLIPS", "MODIFIERS", "VECTORS"]
 
 ALIASES = {
     "beta1": "beta_1",
@@ -55,3 +55,7 @@ MODIFIERS = (
     "lookahead_alpha",
 )
 """Options of `rules.modified`."""
+
+
+VECTORS = "rank<=1"
+"""In `weight_decay_exclude`: all vectors and scalars, whatever their names: biases, scales and offsets of norms."""

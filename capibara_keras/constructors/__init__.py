@@ -8,7 +8,7 @@ from capibara_keras.constructors.adam_family import Adamax, Nadam, NadamW, RAdam
 from capibara_keras.constructors.automatic import Prodigy
 from capibara_keras.constructors.common import CommonOptions, KerasOptions, Named
 from capibara_keras.constructors.large_batch import Lamb, Lars, Lion
-from capibara_keras.constructors.matrix import Muon
+from capibara_keras.constructors.matrix import Muon, Soap
 from capibara_keras.constructors.recent import Adan, AdEMAMix, Adopt, Mars
 from capibara_keras.constructors.running_mean import Adafactor, RMSprop
 from capibara_keras.constructors.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
@@ -40,6 +40,7 @@ __all__ = [
     "LazyAdam",
     "Mars",
     "Muon",
+    "Soap",
     "Prodigy",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

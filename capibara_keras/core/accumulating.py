@@ -81,6 +81,13 @@ class Accumulating(Updating):
                 "callback of capibara_keras uses them at the end of fit, as does optimizer.flush()",
                 stacklevel=2,
             )
+        if self.has_two_points and not self._is_evaluating:
+            warnings.warn(
+                f"{self.name}: the model holds the point in which gradients are taken, not the average that is to be "
+                "evaluated and saved. Give fit any callback of capibara_keras; or call optimizer.evaluation_mode() "
+                "now, and optimizer.training_mode() before training goes on",
+                stacklevel=2,
+            )
         if self.use_ema:
             for variable in var_list:
                 row = self._state.averages[self._get_variable_index(variable)]

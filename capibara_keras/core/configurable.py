@@ -139,7 +139,9 @@ class Configurable(Rated):
 
     def _use_weight_decay(self, variable: Variable) -> bool:
         path = path_of(variable)
-        named = any(re.search(pattern, path) for pattern in self._config.weight_decay_exclude)
+        excluded = self._config.weight_decay_exclude
+        named = any(re.search(pattern, path) for pattern in excluded)
+        named = named or (config.VECTORS in excluded and len(variable.shape) <= 1)
         return not named and self._var_key(variable) not in self._excluded
 
 

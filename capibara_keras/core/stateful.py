@@ -80,11 +80,16 @@ class Stateful(keras.optimizers.Optimizer):
             CheckpointError: what was loaded belongs to other variables or to another algorithm; each time.
         """
         variables = list(variables)
+        with backend.outside_trace():
+            self._complete(variables)
         if not (self.built and [self._var_key(v) for v in variables] == list(self._trainable_variables_indices)):
             self._build(variables)
         if self._pending is not None:
             with backend.outside_trace():
                 self._restore(*self._pending)
+
+    def _complete(self, variables: list[Variable]) -> None:
+        """Choose what depends on the variables, before there is any state for them."""
 
     def _build(self, variables: list[Variable]) -> None:
         if self.shard_state and keras.backend.backend() != "jax":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from capibara_keras import errors
 from capibara_keras.monitoring.alerts import LEVELS, Alert
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.rules import DEFAULT_RULES, HealthRule
+from capibara_keras.monitoring.rules import DEFAULT_RULES, Finding, HealthRule
 
 __all__ = ["COOL_DOWN", "ESCALATION", "REARM", "Engine"]
 
@@ -42,6 +42,12 @@ class _Status:
         rested = self.spoke_at is None or update - self.spoke_at >= COOL_DOWN
         return self.armed and rested and self.true >= rule.hold
 
+    def found_nothing(self, rule: HealthRule) -> None:
+        """The test did not find anything."""
+        self.true, self.false, self.spoke_after = 0, self.false + 1, 0
+        if self.false >= REARM:
+            self.armed = self.spoke_at is None or not rule.once
+
 
 class Engine:
     """Evaluates rules after each observation.
@@ -72,24 +78,28 @@ class Engine:
     def reset(self) -> None:
         """Forget what was said."""
         self._status = {rule.name: _Status() for rule in self.rules}
+        self._statuses = [(rule, self._status[rule.name]) for rule in self.rules]
 
     def check(self, history: History) -> list[Alert]:
         """The alerts of what arrived last, the most serious first."""
-        found = [self._evaluate(rule, history) for rule in self.rules if rule.needs in history.arrived]
-        alerts = [alert for alert in found if alert is not None]
-        return sorted(alerts, key=lambda alert: -LEVELS.index(alert.level))
+        alerts = []
+        for rule, status in self._statuses:
+            if rule.needs not in history.arrived:
+                continue
+            status.evaluations += 1
+            if status.evaluations % rule.every:
+                continue
+            finding = rule.test(history, rule.limit)
+            if finding is None:
+                status.found_nothing(rule)
+                continue
+            alert = self._judge(rule, status, finding, history.latest.update)
+            if alert is not None:
+                alerts.append(alert)
+        return sorted(alerts, key=lambda alert: -LEVELS.index(alert.level)) if len(alerts) > 1 else alerts
 
-    def _evaluate(self, rule: HealthRule, history: History) -> Alert | None:
-        status, update = self._status[rule.name], history.latest.update
-        status.evaluations += 1
-        if status.evaluations % rule.every:
-            return None
-        finding = rule.test(history, rule.limit)
-        if finding is None:
-            status.true, status.false, status.spoke_after = 0, status.false + 1, 0
-            if status.false >= REARM:
-                status.armed = status.spoke_at is None or not rule.once
-            return None
+    def _judge(self, rule: HealthRule, status: _Status, finding: Finding, update: int) -> Alert | None:
+        """What is said about a finding."""
         status.true, status.false = status.true + 1, 0
         if self.active(self._causes[rule.name], update):
             return None

@@ -18,8 +18,8 @@ WINDOW = 100
 """Updates that a windowed statistic looks back on."""
 
 LOSSES = 1000
-START = 3
-"""Losses whose median is the loss at the start."""
+START, EARLY = 3, 30
+"""Losses whose median is the loss at the start; and of how many it is, where the noise of three would decide."""
 
 PROBES = 20
 VALIDATIONS = 64
@@ -35,7 +35,7 @@ class History:
     Attributes:
         updates: observations so far; `latest` the last, and `arrived` what it brought, see `ARRIVALS`.
         losses: the last 1000 known losses, and `loss_updates` their updates.
-        first_loss: median of the first 3 losses; `start_loss` the very first.
+        first_loss: median of the first 3 losses, `early_loss` of the first 30; `start_loss` the very first.
         best_loss: lowest median of 8 losses.
         gradients: the last 100 norms of the gradient, and `layer_gradients` those of layers.
         peak_gradient: the largest norm before the last update.
@@ -56,7 +56,7 @@ class History:
         self.updates = 0
         self.latest, self.arrived = Observation(update=-1), set[str]()
         self.losses, self.loss_updates = Ring(LOSSES), Ring(LOSSES)
-        self.start_loss = self.first_loss = self.best_loss = math.nan
+        self.start_loss = self.first_loss = self.early_loss = self.best_loss = math.nan
         self.gradients, self.layer_gradients = Ring(WINDOW), Ring(WINDOW, layers)
         self.peak_gradient, self._peak = 0.0, 0.0
         self.rates, self.peak_rate = Ring(WINDOW), 0.0
@@ -127,6 +127,8 @@ class History:
         self.loss_updates.push(x.update)
         if self.losses.count <= START:
             self.first_loss = median(self.losses.last())
+        if self.losses.count <= EARLY:
+            self.early_loss = median(self.losses.last())
         if self.losses.count % 4 == 0 and self.losses.count >= 8:
             recent = median(self.losses.last(8))
             self.best_loss = recent if math.isnan(self.best_loss) else min(self.best_loss, recent)

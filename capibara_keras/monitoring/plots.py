@@ -128,6 +128,8 @@ PLOTS = {
 }
 """All types."""
 
+LANDSCAPE = "loss_landscape_approximation"
+
 SOURCES = {
     "learning_rate": "`LogStatistics` or `HealthMonitor` record it",
     "gradient_norm": "`LogStatistics` or `HealthMonitor` record it",
@@ -142,6 +144,7 @@ def generate(
     plot_types: Sequence[str] | None = None,
     save_plots: bool = False,
     plot_directory: str | Path = "training_plots",
+    landscape: Any = None,
 ) -> dict[str, Any]:
     """Figures of a training. Arguments, result and errors are those of `Optimizer.generate_training_plots`.
 
@@ -153,7 +156,11 @@ def generate(
     save = errors.boolean("save_plots", save_plots)
     history = read(metrics_history)
     figures: dict[str, Any] = {}
-    for name in _chosen(plot_types, history):
+    for name in _chosen(plot_types, history, [] if landscape is None else [LANDSCAPE]):
+        if name == LANDSCAPE and landscape is not None:
+            figures[name] = Figure(figsize=(8, 6), layout="constrained")
+            landscape.draw(figures[name])
+            continue
         plot = PLOTS[name]
         figures[name] = Figure(figsize=(8, 6.5 if name == "parameter_updates" else 4.5), layout="constrained")
         numbers = plot.numbers(history)
@@ -165,8 +172,10 @@ def generate(
     return {name: _save(figure, directory / name) for name, figure in figures.items()}
 
 
-def _chosen(plot_types: Sequence[str] | None, history: TrainingHistory) -> list[str]:
-    missing = {name: [s for s in plot.needs if not history.knows(s)] for name, plot in PLOTS.items()}
+def _chosen(plot_types: Sequence[str] | None, history: TrainingHistory, given: Sequence[str]) -> list[str]:
+    """The types to draw. Those that are `given` need nothing of the history."""
+    needs = {name: () if name in given else plot.needs for name, plot in PLOTS.items()}
+    missing = {name: [s for s in series if not history.knows(s)] for name, series in needs.items()}
     if plot_types is None:
         possible = [name for name in PLOTS if not missing[name]]
         if not possible:

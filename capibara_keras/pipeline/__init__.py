@@ -26,11 +26,10 @@ from capibara_keras.pipeline.data import (
     VARIABLE_HISTORY,
     VARIABLE_NORMS,
     State,
-    attempts_so_far,
 )
 from capibara_keras.pipeline.decision import SPIKE_HISTORY, decide, gather_slots
 from capibara_keras.pipeline.gradients import arrived_gradient, make_items, measure_norm
-from capibara_keras.pipeline.measurement import measure_change, numbers_of
+from capibara_keras.pipeline.measurement import is_measured, measure_change, numbers_of
 from capibara_keras.pipeline.statistics import record, watch_units
 from capibara_keras.pipeline.window import accumulate, is_finite, window_is_full
 from capibara_keras.plan import Plan
@@ -49,9 +48,6 @@ __all__ = [
     "update",
     "window_is_full",
 ]
-
-MEASURED_AT_FIRST = 20
-"""Updates at the start that are all measured, where anything is: that is when a rate that is too high shows."""
 
 
 def update(
@@ -117,6 +113,4 @@ def _measured(
         return now()
     if plan.statistics_every is None:
         return not_now()
-    attempts = attempts_so_far(state)
-    due = ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
-    return backend.cond(due, now, not_now)
+    return backend.cond(is_measured(plan, state), now, not_now)

@@ -79,7 +79,8 @@ class State(NamedTuple):
         statistics: ring of the last `STATISTICS_HISTORY` updates (skipped ones included), a row each, see `STATISTICS`.
         losses: sum of the losses that were observed since the last update, and how many these are.
         probes: where a monitor asks: for each unit the last update in which it had a gradient; `probes.ENTRIES` of
-            each variable, and the sums of `probes.NUMBERS`, both as of the last measured update.
+            each variable, and the sums of `probes.NUMBERS`, both as of the last measured update; and
+            `probes.MICRO_BATCHES`.
         variable_norms: for each variable a ring of the last `VARIABLE_HISTORY` updates, see `VARIABLE_NORMS`: L2 norms
             of the gradient before clipping (nan where there was none, inf where it was not finite), and of parameter
             and change (nan where not measured).

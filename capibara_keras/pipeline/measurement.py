@@ -14,12 +14,22 @@ from keras import ops
 from capibara_keras import backend, probes
 from capibara_keras.execution import Item, Row
 from capibara_keras.pipeline.change import goes, moved, prepared
-from capibara_keras.pipeline.data import Part, finite_or_infinite
+from capibara_keras.pipeline.data import Part, State, attempts_so_far, finite_or_infinite
 from capibara_keras.pipeline.gradients import arrived_gradient
 from capibara_keras.plan import Plan
 from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["measure_change", "numbers_of"]
+__all__ = ["is_measured", "measure_change", "numbers_of"]
+
+MEASURED_AT_FIRST = 20
+"""Updates at the start that are all measured, where anything is: that is when a rate that is too high shows."""
+
+
+def is_measured(plan: Plan, state: State) -> Scalar:
+    """Whether the next update is one of those that are measured."""
+    assert plan.statistics_every is not None
+    attempts = attempts_so_far(state)
+    return ops.logical_or(attempts < MEASURED_AT_FIRST, attempts % plan.statistics_every == 0)
 
 
 def numbers_of(plan: Plan) -> int:

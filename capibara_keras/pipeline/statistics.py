@@ -63,7 +63,7 @@ def record(
         "losses": ops.zeros_like(rest.losses),
     }
     if rest.probes:
-        recorded["probes"] = _latest_probes(rest, probed)
+        recorded["probes"] = [*_latest_probes(rest, probed), _closed_window(rest, norm)]
     if rest.window:
         count, full, total = rest.window
         recorded["window"] = [ops.zeros_like(count), full, ops.zeros_like(total)]
@@ -85,12 +85,23 @@ def _mean_loss(rest: State) -> Scalar:
 
 def _latest_probes(rest: State, probed: Sequence[Tensor]) -> list[Tensor]:
     """`probes.ENTRIES` by variable and the sums of `probes.NUMBERS`; where nothing was measured, those of before."""
-    _, entries, numbers = rest.probes
+    _, entries, numbers, _ = rest.probes
     n = len(probes.ENTRIES)
     now = ops.stack(list(probed[:n]), axis=1)
     sums = [ops.sum(ops.where(ops.isnan(x), ops.zeros_like(x), x)) for x in probed[n:]]
     new = ops.stack(sums)
     return [ops.where(ops.isnan(now), entries, now), ops.where(new[-1] > 0, new, numbers)]
+
+
+def _closed_window(rest: State, norm: Scalar) -> Tensor:
+    """`probes.MICRO_BATCHES` after this update. Micro-batches of different weights are no sample of one size."""
+    micro = rest.probes[-1]
+    if not rest.window:
+        return micro
+    count, total = ops.cast(rest.window[0], micro.dtype), ops.cast(rest.window[2], micro.dtype)
+    usable = ops.logical_and(ops.isfinite(micro[0] + norm), ops.logical_and(count > 1, total == count))
+    latest = ops.stack([micro[0] / ops.maximum(count, 1), ops.cast(attempts_so_far(rest), micro.dtype), count])
+    return ops.concatenate([ops.zeros_like(micro[:1]), ops.where(usable, latest, micro[1:])])
 
 
 def _penalty(plan: Plan, rest: State, squares: Tensor) -> Scalar:

@@ -9,10 +9,11 @@ from typing import Any
 from keras import ops
 
 from capibara_keras import backend
-from capibara_keras.execution import INLINE, Execution, Row
+from capibara_keras.execution import INLINE, Execution, Item, Row
 from capibara_keras.pipeline.clipping import clip_gradient, decide_limits, remember, with_limits
 from capibara_keras.pipeline.data import Part, State, counted
 from capibara_keras.pipeline.gradients import make_items
+from capibara_keras.pipeline.measurement import is_measured
 from capibara_keras.plan import Plan
 from capibara_keras.types import Scalar, Tensor
 
@@ -58,6 +59,7 @@ def accumulate(
         window=[count + one, full, total + ops.where(keep, weight, ops.zeros_like(weight))],
         contributed=[state.contributed[0] + one * arrived],
         norms=norms,
+        probes=_probes(plan, state, [items[i] for i in present], shared, run),
         counters=counted(state, micro_steps=ops.ones((), "bool"), dropped=ops.logical_not(keep), clipped=clipped),
     )
 
@@ -86,6 +88,26 @@ def _added(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: 
     new = ops.maximum(old, g) if part.plan.overwrite else old + ops.cast(shared["weight"], old.dtype) * g
     new = ops.where(shared["keep"], new, old) if plan.nonfinite == "drop_micro_batch" else new
     return row._replace(accumulator=[new]), (ops.cast(beyond, plan.dtype),)
+
+
+def _probes(plan: Plan, state: State, items: Sequence[Item], shared: Any, run: Execution) -> list[Tensor]:
+    """With the squared norm of this micro-batch in the sum of the window. In most windows nothing is measured, and
+    nothing is if micro-batches are clipped one by one: their mean is not the gradient's then."""
+    if not state.probes or plan.clip_micro_batches:
+        return state.probes
+    wanted = [item for item in items if not item.what.plan.overwrite]
+
+    def now() -> Scalar:
+        _, (norms,) = run.each(partial(_micro_norm, plan), wanted, shared)
+        return ops.sum(ops.square(norms))
+
+    def not_now() -> Scalar:
+        return ops.full((), float("nan"), plan.dtype)
+
+    square = now() if plan.statistics_every == 1 else backend.cond(is_measured(plan, state), now, not_now)
+    *others, micro = state.probes
+    total = micro[:1] + ops.where(shared["keep"], square, ops.zeros_like(square))
+    return [*others, ops.concatenate([total, micro[1:]])]
 
 
 def _micro_norm(plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any) -> tuple[Row, tuple[Scalar]]:

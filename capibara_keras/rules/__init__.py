@@ -29,6 +29,7 @@ from capibara_keras.rules.radam import RAdam
 from capibara_keras.rules.rmsprop import RMSprop
 from capibara_keras.rules.schedulefree import ScheduleFreeAdamW, ScheduleFreeSGD
 from capibara_keras.rules.sgd import SGD
+from capibara_keras.rules.soap import Soap
 from capibara_keras.rules.wrapper import Wrapper
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "RMSprop",
     "SGD",
     "Muon",
+    "Soap",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "Prodigy",
@@ -87,6 +89,7 @@ RULES: dict[str, type[Any]] = {
         AdEMAMix,
         Adafactor,
         Muon,
+        Soap,
         ScheduleFreeAdamW,
         ScheduleFreeSGD,
         Prodigy,

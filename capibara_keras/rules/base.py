@@ -36,7 +36,7 @@ class Slot:
         shape: `None` for the parameter's own shape.
         dtype: `None` for the parameter's dtype, but at least float32.
         initializer: a number, or the name of a Keras initializer.
-        moment: False for weights, which may not be kept in fewer bits.
+        moment: False for what may not be kept in fewer bits, such as weights.
 
     >>> Slot("m").initializer
     'zeros'

@@ -8,6 +8,7 @@ True
 from capibara_keras.schedules.base import FloorSchedule, Preview, Schedule, WarmupSchedule
 from capibara_keras.schedules.constant_with_warmup import ConstantWithWarmup
 from capibara_keras.schedules.cosine_with_warmup import CosineWithWarmup
+from capibara_keras.schedules.custom import Custom
 from capibara_keras.schedules.cyclic import Cyclic
 from capibara_keras.schedules.exponential import Exponential
 from capibara_keras.schedules.inverse_sqrt import InverseSqrt
@@ -26,6 +27,7 @@ __all__ = [
     "WSD",
     "ConstantWithWarmup",
     "CosineWithWarmup",
+    "Custom",
     "Cyclic",
     "Exponential",
     "FloorSchedule",

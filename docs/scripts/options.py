@@ -41,6 +41,7 @@ TOPICS = {
         "shard_state",
         "jit_compile",
         "no_deprecation_warning",
+        "recipe",
     ),
 }
 
@@ -168,6 +169,7 @@ ELSEWHERE = {
     "use_scheduler": "new trace",
     "weight_decay_exclude": "no",
     "adam_pattern": "no, where it changes the algorithm of a variable",
+    "max_precondition_dim": "no, where it changes which sides of a variable are rotated",
     "kahan_summation": "no, where there are bfloat16 variables",
 }
 

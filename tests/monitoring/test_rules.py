@@ -75,7 +75,7 @@ SICK: dict[str, tuple[Change, str, int]] = {
     "loss_spike": (lambda x: {"loss": x.loss + (4.0 if x.update == 120 else 0.0)}, "loss", 120),
     "loss_oscillation": (lambda x: {"loss": x.loss * (1 + 0.6 * math.sin(x.update / 2))}, "loss", 250),
     "slow_progress": (lambda x: {"loss": 1.4 + 0.01 * math.sin(x.update**2)} | updates(2e-5), "loss", 160),
-    "no_learning": (lambda x: {"loss": 1.4 + 0.05 * math.sin(x.update**2)}, "loss", 160),
+    "no_learning": (lambda x: {"loss": 1.4 + 0.05 * math.sin(x.update**2)}, "loss", 560),
     "bad_init": (lambda x: {"loss": 20.0 * 0.97**x.update}, "loss", 0),
     "gradient_explosion": (
         lambda x: gradients(1, 1, 1, *[1000.0 if x.update == 90 else 1.0] * 2, 1, 1)(x),
@@ -104,7 +104,7 @@ def test_each_problem_is_named_alone(name: str) -> None:
     change, layer, delay = SICK[name]
     start = STARTS.get(name, 0)
     subject = SUBJECTS.get(name, SUBJECT)
-    found = [a for a in watch(changed(healthy(), start, change), Monitor(subject)) if a.level != "info"]
+    found = [a for a in watch(changed(healthy(600), start, change), Monitor(subject)) if a.level != "info"]
     assert {alert.id for alert in found} == {name}
     assert not layer or found[0].layer == layer
     assert found[0].step <= start + delay
@@ -112,7 +112,7 @@ def test_each_problem_is_named_alone(name: str) -> None:
 
 
 def test_the_table_is_covered() -> None:
-    elsewhere = {"overfitting", "loss_plateau", "update_ratio_low", "lr_jump"}
+    elsewhere = {"overfitting", "loss_plateau", "update_ratio_low", "lr_jump", "late_start"}
     assert {rule.name for rule in DEFAULT_RULES} == set(SICK) | elsewhere
 
 
@@ -213,6 +213,49 @@ def test_decay_that_balances_the_update_is_no_harm() -> None:
     assert said(changed(healthy(), 0, lambda x: {"decay_norm": 0.8 * x.update_norm})) == []
 
 
+@pytest.mark.parametrize("symptom", [gradients(1e-5, 1e-5, 1, 1, 1, 1, 1), silent(UNITS == 2)], ids=["small", "silent"])
+def test_weights_that_decay_explain_gradients_that_vanish(symptom: Change) -> None:
+    def change(x: Observation) -> dict[str, Any]:
+        return shrinking(x) | (symptom(x) if x.update > 60 else {})
+
+    assert said(changed(healthy(240), 0, change)) == ["weight_decay_dominant"]
+
+
+def test_a_layer_that_began_at_zero_grows_by_its_own_size() -> None:
+    """A linear model that starts at 0, say: after t steps its norm is t steps."""
+    linear = Monitor(Subject(paths=("w",), shapes=((8, 2),)))
+    grown = [Observation(t, loss=0.5, parameter_norm=0.1 * t, update_norm=0.1, learning_rate=0.1) for t in range(200)]
+    norms = [{"parameter_norms": np.array([0.1 * t]), "update_norms": np.array([0.1])} for t in range(200)]
+    stream = [dataclasses.replace(x, **norm) for x, norm in zip(grown, norms, strict=True)]
+    assert "update_ratio_high" not in said(stream, linear)
+
+
+def late(x: Observation, start: int) -> dict[str, Any]:
+    """Nothing is learned until `start`."""
+    fallen = 0.97 ** max(0, x.update - start)
+    return {"loss": 1.4 * fallen + 0.05 * math.sin(x.update**2)}
+
+
+def test_a_late_start_is_only_remarked() -> None:
+    found = watch(changed(healthy(600), 0, lambda x: late(x, 300)))
+    assert [(a.level, a.id) for a in found if a.id != "loss_plateau"] == [("info", "late_start")]
+
+
+def test_a_weak_signal_is_learning_too() -> None:
+    """The noise of a batch is ten times what can be learned."""
+    noise = np.random.default_rng(0).normal(size=900)
+    weak = changed(healthy(900), 0, lambda x: {"loss": 1.4 * (0.96 + 0.04 * 0.98**x.update) + 0.4 * noise[x.update]})
+    assert said(weak) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_with_a_long_tail_are_no_spikes(seed: int) -> None:
+    """A few hard examples make a batch's loss many times the median."""
+    rng = np.random.default_rng(seed)
+    hard = 0.05 * rng.exponential(size=400) + 0.7 * rng.exponential(size=400) * (rng.random(400) < 0.2)
+    assert "loss_spike" not in said(changed(healthy(), 0, lambda x: {"loss": 0.97**x.update + hard[x.update]}))
+
+
 def test_rate_that_ends_at_a_floor() -> None:
     assert said(changed(healthy(), 200, lambda x: {"learning_rate": 1e-5})) == []
 
@@ -260,8 +303,9 @@ def test_overfitting() -> None:
         ([*FALLING, 0.71, 0.72, 0.71, 0.73, 0.72, 0.71], lambda t: 1.4 * 0.99**t),
         ([*FALLING, 0.78, 0.88, 0.95, 1.0, 1.1, 1.2], lambda t: max(1.4 * 0.99**t, 0.72)),
         ([*FALLING[:3], 1.3, *FALLING[3:], 0.71, 0.7], lambda t: 1.4 * 0.99**t),
+        ([0.5, 0.2, 0.1, 0.06, 0.05, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.1], lambda t: 1.4 * 0.97**t),
     ],
-    ids=["flat", "training stands still too", "one bad validation"],
+    ids=["flat", "training stands still too", "one bad validation", "small beside what was gained"],
 )
 def test_not_overfitting(losses: list[float], training: Callable[[int], float]) -> None:
     assert validated(losses, training) == []

@@ -136,3 +136,28 @@ def test_a_huge_epsilon_is_found_from_the_moments() -> None:
     monitor = ck.HealthMonitor(print_fn=lambda text: None)
     model.fit(*regression(), batch_size=4, epochs=15, verbose=0, callbacks=[monitor])
     assert "adam_epsilon_dominant" in [alert.id for alert in monitor.alerts]
+
+
+def test_micro_batches_tell_the_noise_of_the_gradient() -> None:
+    """McCandlish et al. 2018, appendix A: without momentum nothing else could, and no pass is added to most updates."""
+    rng, k, mean = np.random.default_rng(0), 4, np.full(1000, 0.1)
+    optimizer = ck.SGD(1e-6, gradient_accumulation_steps=k)
+    optimizer.build([keras.Variable(np.zeros(1000, "float32"), name="w")])
+    watch = ck.Watch(optimizer, every=10)
+    for step in range(k * 220):
+        optimizer.apply([ops.array((mean + rng.normal(size=1000)).astype("float32"))])
+        if step % 40 == 39:
+            watch.update()
+    noise, signal = 1000 / k, float(np.sum(mean**2))
+    assert 0.7 * noise / signal < watch.metrics().grad_variance < 1.4 * noise / signal
+
+
+def test_weighted_micro_batches_are_no_sample() -> None:
+    optimizer = ck.SGD(1e-6, gradient_accumulation_steps=2)
+    optimizer.build([keras.Variable(np.zeros(4, "float32"), name="w")])
+    watch = ck.Watch(optimizer, every=1)
+    for step in range(60):
+        optimizer.weigh(1.0 + step % 2)
+        optimizer.apply([ops.array(np.float32([1, step % 2, 0, 0]))])
+    watch.update()
+    assert np.isnan(watch.metrics().grad_variance)

@@ -63,6 +63,8 @@ CASES: dict[str, dict[str, Any]] = {
     "prodigy": {"initial_distance": 0.1, "weight_decay": 0.1, "learning_rate": 0.5},
     "muon": {"weight_decay": 0.1},
     "muon, split": {"adjust_rate": "original", "split": 2, "nesterov": False},
+    "soap": {"weight_decay": 0.1, "precondition_frequency": 2},
+    "soap, one side": {"max_precondition_dim": 2},
     "schedulefreeadamw": {"weight_decay": 0.1},
     "schedulefreesgd": {"weight_decay": 0.1},
     "adafactor": {"min_dim_size_to_factor": SMALL},

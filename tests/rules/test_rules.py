@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,8 @@ def test_the_catalog() -> None:
         ("mars", "gamma", -1.0),
         ("prodigy", "initial_distance", 0.0),
         ("prodigy", "distance_factor", 0.0),
+        ("soap", "precondition_frequency", 0),
+        ("soap", "max_precondition_dim", 0),
         ("muon", "split", 0),
         ("muon", "newton_schulz_steps", 0),
         ("muon", "adam_pattern", 5),
@@ -317,6 +320,13 @@ def test_muon_is_what_torch_has() -> None:
     for g in cases.gradients():
         optimizer.apply([ops.convert_to_tensor(g[0].T, "float32")], [w])
     assert_close([w.numpy().T], [cases.DATA[cases.TORCH]["Muon"]], limit=1e-3)
+
+
+def test_the_transcription_of_soap_is_what_its_library_has() -> None:
+    """That library adds epsilon before bias correction, and lets the new weight decay."""
+    grads = [g[0] for g in cases.gradients()]
+    found = TRANSCRIPTIONS["soap"](cases.weights()[0], grads, 0.01, 0.01, as_library=True)
+    assert_close([found], [cases.DATA[cases.TORCH]["po.SOAP"]], 1e-9)
 
 
 def test_muon_leaves_embeddings_heads_and_vectors_to_adamw() -> None:
@@ -407,6 +417,18 @@ def test_schedule_free_in_fit(tmp_path: Path) -> None:
     whole, _ = model()
     whole.fit(x, y, epochs=4, callbacks=[ck.Attach()], **common)
     np.testing.assert_allclose(whole.layers[0].kernel.numpy(), other.layers[0].kernel.numpy(), rtol=1e-5)
+
+
+def test_schedule_free_without_a_callback_warns() -> None:
+    """`fit` alone ends in the point in which gradients are taken."""
+    m, x = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), np.ones((8, 3), "float32")
+    m.compile(ck.ScheduleFreeSGD(0.05), "mse")
+    with pytest.warns(UserWarning, match=r"call optimizer\.evaluation_mode\(\) now"):
+        m.fit(x, x[:, :1], batch_size=4, verbose=0)
+    m.optimizer.evaluation_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[ck.Attach()])
 
 
 def test_prodigy_finds_its_rate() -> None:

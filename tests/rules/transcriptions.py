@@ -411,3 +411,47 @@ def schedulefreesgd(w, gradients, rate, decay=0.0, beta_1=0.9, evaluate=False):
         total += largest**2
         x = x + largest**2 / total * (z - x)
     return x if evaluate else (1 - beta_1) * z + beta_1 * x
+
+
+@of("soap")
+def soap(
+    w,
+    gradients,
+    rate,
+    decay=0.0,
+    beta_1=0.95,
+    beta_2=0.95,
+    epsilon=1e-8,
+    precondition_frequency=10,
+    max_precondition_dim=10_000,
+    as_library=False,
+):
+    """`as_library`: epsilon is added before bias correction, and the new weight decays, not the old one."""
+    m = v = np.zeros_like(w)
+    axes = [i for i, n in enumerate(w.shape) if w.ndim > 1 and n <= max_precondition_dim]
+    factors, bases = {i: np.zeros((w.shape[i],) * 2) for i in axes}, {}
+
+    def turned(x, back=False):
+        for i in axes:
+            x = np.moveaxis(np.tensordot(x, bases[i], axes=(i, 1 if back else 0)), -1, i)
+        return x
+
+    for t, g in steps(gradients):
+        if t > 1:
+            m = beta_1 * m + (1 - beta_1) * g
+            v = beta_2 * v + (1 - beta_2) * turned(g) ** 2
+            k = t - 1  # updates that moved
+            added = epsilon / np.sqrt(1 - beta_2**k) if as_library else epsilon
+            u = turned(m) / (1 - beta_1**k) / (np.sqrt(v / (1 - beta_2**k)) + added)
+            w_next = w - rate * turned(u, back=True)
+            w = w_next - rate * decay * (w_next if as_library else w)
+        for i in axes:
+            square = g @ g.T if i == 0 else g.T @ g
+            factors[i] = beta_2 * factors[i] + (1 - beta_2) * square
+            if t == 1:
+                bases[i] = np.linalg.eigh(factors[i])[1]
+            elif (t - 1) % precondition_frequency == 0:
+                order = np.argsort(-np.diag(bases[i].T @ factors[i] @ bases[i]))
+                v = np.take(v, order, axis=i)
+                bases[i] = np.linalg.qr(factors[i] @ bases[i][:, order])[0]
+    return w

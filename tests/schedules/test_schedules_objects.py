@@ -142,9 +142,7 @@ def test_one_cycle_defaults_are_kept_in_the_config():
 
 def test_the_paper_s_triangular_policy():
     rates = Cyclic(1.0, 8, warmup_steps=4, min_learning_rate=0.2, warmup_init_lr=0.2).preview(12).rates
-    np.testing.assert_allclose(
-        rates, 0.2 + 0.8 * np.array([0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4]) / 4, atol=1e-6
-    )
+    np.testing.assert_allclose(rates, 0.2 + 0.8 * np.array([0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4]) / 4, atol=1e-6)
 
 
 def test_cycles_end_where_the_rounded_length_says():
@@ -191,9 +189,7 @@ def test_join_samples_the_peak_of_a_stock_schedule():
 
 
 def test_fit_follows_the_schedule():
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
-    )
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.SGD(LinearWithWarmup(1.0, 8, 4)), loss=lambda y, p: -p, run_eagerly=False)
     model.fit(np.ones((6, 2), "float32"), np.ones((6, 1), "float32"), batch_size=1, epochs=1, verbose=0)
     taken = 0 + 0.25 + 0.5 + 0.75 + 1.0 + 0.75  # the gradient is -1 at each update

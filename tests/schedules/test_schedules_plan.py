@@ -59,9 +59,7 @@ POLYNOMIAL = {
 BUILT = [
     (
         RESTARTS,
-        CosineWithWarmup(
-            1e-4, 500_000, 10_000, 1e-6, cosine_restarts=True, restart_period=100_000, restart_decay=0.8
-        ),
+        CosineWithWarmup(1e-4, 500_000, 10_000, 1e-6, cosine_restarts=True, restart_period=100_000, restart_decay=0.8),
     ),
     (COSINE, CosineWithWarmup(6e-4, 100_000, 2_000, 6e-5)),
     (LINEAR, LinearWithWarmup(3e-4, 200_000, 5_000, 1e-5)),

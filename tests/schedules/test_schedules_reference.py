@@ -47,9 +47,7 @@ OURS = {
             "end_learning_rate": 1e-6,
         }
     ).resolve(1e-4),
-    "restarts_seed(10000,500000,1e-6,decay .8,period 1e5,peak 1e-4)": SchedulePlan(
-        scheduler_type="cosine_with_warmup"
-    )
+    "restarts_seed(10000,500000,1e-6,decay .8,period 1e5,peak 1e-4)": SchedulePlan(scheduler_type="cosine_with_warmup")
     .merged(
         {
             "warmup_steps": 10000,

@@ -112,9 +112,7 @@ CASES = [
     CosineWithWarmup(1e-3, 100_003, 0, 1e-4, cosine_cycles=7),
     CosineWithWarmup(1e-3, LAST, 5, cosine_cycles=2.5),
     CosineWithWarmup(1e-3, 3_000, 100, 1e-4, cosine_cycles=0.7),
-    CosineWithWarmup(
-        1e-4, 500_000, 10_000, 1e-6, cosine_restarts=True, restart_period=100_000, restart_decay=0.8
-    ),
+    CosineWithWarmup(1e-4, 500_000, 10_000, 1e-6, cosine_restarts=True, restart_period=100_000, restart_decay=0.8),
     CosineWithWarmup(
         1.0,
         LAST,
@@ -194,9 +192,7 @@ def test_every_row_has_a_case():
 def test_float64_reference(schedule):
     """Up to the last step of int32, to a millionth of the peak, eager and compiled."""
     T, known = getattr(schedule, "total_steps", None) or 100_000, landmarks(schedule)
-    calls = (
-        [compiled(schedule)] if BACKEND == "jax" else [schedule, compiled(schedule)]
-    )  # JAX compiles each shape
+    calls = [compiled(schedule)] if BACKEND == "jax" else [schedule, compiled(schedule)]  # JAX compiles each shape
     step = st.one_of(st.integers(0, LAST), st.integers(0, min(LAST, T + T // 10)), st.sampled_from(known))
 
     @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -131,7 +131,7 @@ RULES = (
         suggestion="use ReLU or GELU with He initialisation, and normalisation or a residual connection every 2 layers",
         hold=4,
         every=5,
-        causes=("no_gradient", "dead_units", "fp16_underflow", "symmetric_units"),
+        causes=("no_gradient", "dead_units", "fp16_underflow", "symmetric_units", "weight_decay_dominant"),
     ),
     HealthRule(
         "no_gradient",
@@ -151,7 +151,7 @@ RULES = (
         suggestion="lower the learning rate 10 times, and use LeakyReLU or a bias initialised to 0.01",
         needs="probe",
         hold=2,
-        causes=("fp16_underflow", "no_gradient"),
+        causes=("fp16_underflow", "no_gradient", "weight_decay_dominant"),
     ),
     HealthRule(
         "symmetric_units",

@@ -16,6 +16,20 @@ __all__ = ["RULES"]
 PERIODS = 128
 """Losses that an oscillation is looked for in."""
 
+QUADRATICS, HANN = np.linalg.qr(np.vander(np.linspace(-1, 1, PERIODS), 3))[0], np.hanning(PERIODS)
+"""An orthonormal basis of the trends that are taken off, and the window."""
+
+TAIL, TAIL_LOSSES = 3, 300
+"""A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
+long tails, of a few hard examples."""
+
+LATE, LEARNED = 500, 200
+"""Updates before a loss at the baseline is more than a late start, and losses whose mean is compared with it. Healthy
+small trainings left the baseline as late as update 280."""
+
+LOST = 0.1
+"""Share of what the validation loss gained over the baseline that is lost again before it is called overfitting."""
+
 
 def spike(history: History, limit: float) -> Finding | None:
     """One loss far above those before it; one that has been rising for a while is no spike."""
@@ -23,15 +37,28 @@ def spike(history: History, limit: float) -> Finding | None:
     if len(losses) <= 30:
         return None
     loss, before = float(losses[-1]), losses[:-1]
-    if loss <= before[-30:].max():
+    highest = float(before.max())
+    if loss <= highest:  # nearly always: what follows costs more
         return None
     usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
+    if loss - usual <= TAIL * (highest - usual):
+        return None
     scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
     if not (loss - usual > limit * step and loss - usual > 0.5 * scale) or _usual_in_logarithms(
         losses, usual, limit / 2
     ):
         return None
+    if loss - usual <= TAIL * _excesses(history.losses.before(TAIL_LOSSES)).max(initial=0.0):
+        return None
     return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
+
+
+def _excesses(losses: np.ndarray, window: int = 30) -> np.ndarray:
+    """How far each loss is above the median of those before it."""
+    if len(losses) <= window:
+        return np.zeros(0)
+    before = np.lib.stride_tricks.sliding_window_view(losses[:-1], window)
+    return losses[window:] - np.median(before, axis=1)
 
 
 def _usual_in_logarithms(losses: np.ndarray, usual: float, limit: float) -> bool:
@@ -60,9 +87,8 @@ def oscillation(history: History, limit: float) -> Finding | None:
     if len(losses) < PERIODS:
         return None
     x = np.log(losses) if losses.min() > 0 else losses
-    t = np.linspace(-1, 1, PERIODS)
-    x = x - np.polyval(np.polyfit(t, x, 2), t)
-    power = np.abs(np.fft.rfft(x * np.hanning(PERIODS))) ** 2
+    x = x - QUADRATICS @ (x @ QUADRATICS)
+    power = np.abs(np.fft.rfft(x * HANN)) ** 2
     peak = int(np.argmax(power[3 : PERIODS // 4 + 1])) + 3
     share = float(power[peak - 1 : peak + 2].sum() / max(power[1:].sum(), 1e-300))
     amplitude = math.sqrt(2) * float(x.std())
@@ -76,7 +102,7 @@ def slow(history: History, limit: float) -> Finding | None:
     """Hardly anything gained in 100 updates, and updates that are small beside the weights."""
     if len(history.losses) < 100 or len(history.layer_changes) < 5 or _trained(history):
         return None
-    gain = (history.first_loss - median(history.losses.last(30))) / max(abs(history.first_loss), 1e-300)
+    gain = (history.early_loss - median(history.losses.last(30))) / max(abs(history.early_loss), 1e-300)
     ratios = typical_ratios(history, 50)
     usual = median(ratios[~np.isnan(ratios)])
     if not (gain < limit and 0 < usual < 1e-4):
@@ -84,15 +110,28 @@ def slow(history: History, limit: float) -> Finding | None:
     return Finding(gain, (), {"layer": "loss", "ratio": usual, "rate": history.latest.learning_rate * 10})
 
 
-def not_learning(history: History, limit: float) -> Finding | None:
-    """After 100 updates the loss is no better than that of a model which knows nothing."""
+def not_yet_learning(history: History, limit: float) -> Finding | None:
+    """After 100 updates the loss is no better than that of a model which knows nothing. So is that of a healthy one
+    that begins late: while the weights find the first feature that helps, nothing shows in the loss."""
     baseline = history.subject.baseline_loss
-    if math.isnan(baseline) or history.losses.count < 100 or _trained(history):
+    if math.isnan(baseline) or not 100 <= history.losses.count < LATE or _trained(history):
         return None
     now = median(history.losses.last(30))
     if not now > limit * min(baseline, history.first_loss):
         return None
-    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline})
+    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
+
+
+def not_learning(history: History, limit: float) -> Finding | None:
+    """After 500 updates still not. The mean of many losses is compared, which a baseline is the expectation of: noise
+    of batches hides a weak signal from anything shorter."""
+    baseline = history.subject.baseline_loss
+    if math.isnan(baseline) or history.losses.count < LATE or _trained(history):
+        return None
+    now = float(history.losses.last(LEARNED).mean())
+    if not now > limit * baseline:
+        return None
+    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
 
 
 def plateau(history: History, limit: float) -> Finding | None:
@@ -109,13 +148,17 @@ def plateau(history: History, limit: float) -> Finding | None:
 
 
 def overfitting(history: History, limit: float) -> Finding | None:
-    """The loss on other data rises, while that on the training data falls."""
+    """The loss on other data rises, while that on the training data falls. A rise that is large beside the best loss is
+    not yet one that matters: a classifier that is nearly always right, and grows too sure, doubles a loss near 0. What
+    counts is how much of what was gained over a model that knows nothing is lost again."""
     rows = history.validation.last()
     if len(rows) < 6:
         return None
     updates, losses, training = rows.T
     best, now = int(np.argmin(losses)), median(losses[-3:])
-    risen = now > limit * losses[best] and now - losses[best] > 0.05 * (losses[0] - losses[best])
+    start = history.first_loss if math.isnan(history.subject.baseline_loss) else history.subject.baseline_loss
+    lost = now - losses[best] > LOST * max(start - losses[best], 0.0)
+    risen = now > limit * losses[best] and lost
     fallen = training[-1] < 0.9 * training[best] and training[-1] < 0.5 * losses[-1]
     if best > len(rows) - 4 or not (risen and fallen):
         return None
@@ -140,7 +183,21 @@ def _known(x: float) -> float:
     return 0.0 if math.isnan(x) else x
 
 
-DIVERGED = ("loss_divergence",)
+EXPLAINED = (
+    "slow_progress",
+    "lr_zero",
+    "no_gradient",
+    "dead_units",
+    "symmetric_units",
+    "gradient_vanishing",
+    "fp16_underflow",
+    "adam_epsilon_dominant",
+    "weight_decay_dominant",
+    "clipping_saturated",
+    "update_ratio_high",
+    "bad_init",
+)
+"""Rules that say why nothing is learned."""
 
 RULES = (
     HealthRule(
@@ -197,30 +254,30 @@ RULES = (
         ),
     ),
     HealthRule(
-        "no_learning",
-        "warning",
-        not_learning,
+        "late_start",
+        "info",
+        not_yet_learning,
         limit=0.97,
         message="the loss is {loss:.3g}; a model that knows nothing has {baseline:.3g}",
-        suggestion="check that labels belong to their inputs and that layers are trainable; try the learning rate 10 "
-        "times higher and 10 times lower",
+        suggestion="wait until update {late}: some tasks start late; a warmup of 100 updates and clipping at 1.0 help "
+        "the start",
         needs="loss",
         hold=5,
         every=10,
-        causes=(
-            "slow_progress",
-            "lr_zero",
-            "no_gradient",
-            "dead_units",
-            "symmetric_units",
-            "gradient_vanishing",
-            "fp16_underflow",
-            "adam_epsilon_dominant",
-            "weight_decay_dominant",
-            "clipping_saturated",
-            "update_ratio_high",
-            "bad_init",
-        ),
+        causes=EXPLAINED,
+    ),
+    HealthRule(
+        "no_learning",
+        "warning",
+        not_learning,
+        limit=0.99,
+        message="the loss is {loss:.3g} after more than {late} updates; a model that knows nothing has {baseline:.3g}",
+        suggestion="check that labels belong to their inputs and that layers are trainable; try the learning rate 10 "
+        "times higher and 10 times lower",
+        needs="loss",
+        hold=3,
+        every=10,
+        causes=EXPLAINED,
     ),
     HealthRule(
         "loss_plateau",
@@ -232,7 +289,7 @@ RULES = (
         needs="loss",
         hold=2,
         every=20,
-        causes=("slow_progress", "no_learning"),
+        causes=("slow_progress", "late_start", "no_learning"),
     ),
     HealthRule(
         "overfitting",

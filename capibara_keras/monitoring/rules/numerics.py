@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from capibara_keras.monitoring.history import PROBES, History
@@ -16,9 +18,9 @@ OVERFLOWS = 5
 def bad_parameter(history: History, limit: float) -> Finding | None:
     """Weights that are not finite."""
     x = history.latest
-    bad = np.flatnonzero(np.isinf(x.parameter_norms))
-    if not len(bad) and not np.isinf(x.parameter_norm):
+    if not math.isinf(x.parameter_norm) and not np.isinf(x.parameter_norms).any():
         return None
+    bad = np.flatnonzero(np.isinf(x.parameter_norms))
     layers = history.subject.names(np.unique(history.subject.layer_of[bad]))
     return Finding(float(max(len(bad), 1)), layers, {"rate": x.learning_rate})
 
@@ -26,7 +28,7 @@ def bad_parameter(history: History, limit: float) -> Finding | None:
 def bad_loss(history: History, limit: float) -> Finding | None:
     """A loss that is not finite."""
     x = history.latest
-    if not np.isinf(x.loss):
+    if not math.isinf(x.loss):
         return None
     return Finding(float(history.bad_losses), (), {"layer": "loss", "rate": x.learning_rate / 10})
 

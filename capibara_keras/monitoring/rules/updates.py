@@ -14,11 +14,16 @@ __all__ = ["RULES"]
 SETTLED, UNSETTLED = 15, 3
 """Until so many updates the ratio may be so many times the limit: the first ones of Adam are large by design."""
 
+GROWN = 30
+"""Updates in which the ratio of a layer that began at 0 says nothing: after t steps of one size it is 1/t or more."""
+
 
 def too_large(history: History, limit: float) -> Finding | None:
     """The median layer changes by more than `limit` of its norm per update."""
     settled = history.updates > SETTLED and len(history.layer_changes) >= 3
     ratios = typical_ratios(history, 10 if settled else 1)
+    if history.updates < GROWN:
+        ratios = np.where(history.first_parameters > 0, ratios, np.nan)
     usual = median(ratios[~np.isnan(ratios)])
     if not usual > (limit if settled else UNSETTLED * limit):
         return None
@@ -50,6 +55,8 @@ def decay_dominates(history: History, limit: float) -> Finding | None:
 
 def rate_zero(history: History, limit: float) -> Finding | None:
     """The rate has been nothing for 20 updates."""
+    if history.latest.learning_rate > limit * history.peak_rate:
+        return None
     rates = history.rates.last(20)
     if len(rates) < 20 or not rates.max() <= limit * history.peak_rate:
         return None
@@ -93,7 +100,7 @@ RULES = (
         suggestion="lower the learning rate 10 times, to {rate:.1e}",
         needs="measurement",
         hold=3,
-        causes=("warmup_missing",),
+        causes=("warmup_missing", "weight_decay_dominant"),
         escalates=True,
     ),
     HealthRule(
@@ -124,6 +131,7 @@ RULES = (
         limit=0.02,
         message="a transformer started at the full rate {rate:.1e}: the median layer changes by {value:.1%} per update",
         suggestion="warm the rate up over 2 / (1 - beta_2) updates: warmup_steps=2000 for beta_2=0.999",
+        causes=("weight_decay_dominant",),
     ),
     HealthRule(
         "lr_zero",

@@ -1,0 +1,109 @@
+"""A page about the training that is going on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from capibara_keras import errors
+from capibara_keras.callbacks.health_monitor import HealthMonitor
+from capibara_keras.monitoring.report import Story, write_page
+from capibara_keras.monitoring.report.page import checked_directory
+
+__all__ = ["TrainingReport"]
+
+SHARE = 50
+"""The page waits at least so many times as long as it takes to write: 2 % of the time."""
+
+
+class TrainingReport(HealthMonitor):
+    """A `HealthMonitor` that also keeps a page up to date: `report.html`, with PNG and SVG at the end of `fit`.
+
+    The page shows loss, rate, norms and layers of the whole training in nine panels, the alerts with what to do about
+    them, and the configuration. Its memory does not grow: rows are merged, and peaks kept. It replaces `HealthMonitor`
+    in the list of callbacks.
+
+    Args:
+        directory: of the page; is made if it is not there.
+        seconds: between two versions of the page, at least; 0 writes only at the end.
+        title: of the page.
+        **monitor: arguments of `HealthMonitor`.
+
+    Raises:
+        ConfigError: a directory that cannot be written, or a bad argument.
+
+    >>> import capibara_keras as ck, keras, numpy as np, tempfile
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(ck.Adam(), "mse")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     report = ck.TrainingReport(directory)
+    ...     _ = model.fit(np.ones((64, 1)), np.ones((64, 1)), batch_size=4, verbose=0, callbacks=[report])
+    ...     print(report.page.name, report.page.exists())
+    report.html True
+    """
+
+    def __init__(
+        self, directory: str | Path, seconds: float = 60.0, title: str = "Training report", **monitor: Any
+    ) -> None:
+        super().__init__(**monitor)
+        self.directory = checked_directory(directory)
+        self.seconds = errors.number("seconds", seconds, 0)
+        self.title = title
+        self.story = Story(())
+        self._due = 0.0
+
+    @property
+    def page(self) -> Path:
+        """The HTML file."""
+        return self.directory / "report.html"
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """The first page comes after `seconds`."""
+        super().on_train_begin(logs)
+        self._due = time.monotonic() + self.seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Take in the validation loss."""
+        super().on_epoch_end(epoch, logs)
+        if self.watch is not None and logs and "val_loss" in logs:
+            self.story.validate(float(self.watch.monitor.history.latest.update), float(logs["val_loss"]))
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """The last page, with pictures."""
+        super().on_train_end(logs)
+        self.write(pictures=True)
+
+    def validate(self, loss: float) -> None:
+        """Take in a loss on other data that `fit` does not know of."""
+        if self.watch is not None:
+            self._handle(self.watch.validate(loss))
+            self.story.validate(float(self.watch.monitor.history.latest.update), loss)
+            self.story.alerts = list(self.alerts)
+
+    def write(self, pictures: bool = False) -> None:
+        """Write the page as of the last reading; nothing before the first update."""
+        if self.story.updates:
+            configuration = _configuration(self.optimizer)
+            write_page(self.story, self.directory, title=self.title, configuration=configuration, pictures=pictures)
+
+    def _read(self) -> None:
+        super()._read()
+        assert self.watch is not None
+        history = self.watch.monitor.history
+        silent = history.silent_share(20) if len(history.silent) else None
+        self.story.take(self.watch.observations, self.watch.monitor.subject, silent)
+        self.story.alerts = list(self.alerts)
+        if self.seconds and time.monotonic() >= self._due:
+            start = time.monotonic()
+            self.write()
+            end = time.monotonic()
+            self._due = end + max(self.seconds, SHARE * (end - start))
+
+
+def _configuration(optimizer: Any) -> dict[str, Any]:
+    """What can be shown of an optimizer, also where it cannot be saved."""
+    try:
+        return dict(optimizer.get_config())
+    except errors.ConfigError:
+        return dict(optimizer.configuration.to_options())

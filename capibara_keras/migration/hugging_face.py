@@ -1,0 +1,194 @@
+"""Hugging Face's `TrainingArguments` as options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from capibara_keras import errors
+
+__all__ = ["from_hugging_face"]
+
+DEFAULTS = {
+    "learning_rate": 5e-5,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "max_steps": -1,
+    "lr_scheduler_type": "linear",
+    "lr_scheduler_kwargs": None,
+    "warmup_ratio": None,
+    "warmup_steps": 0,
+    "optim": "adamw_torch",
+    "optim_args": None,
+    "gradient_accumulation_steps": 1,
+    "adafactor": False,
+}
+"""Of `transformers.TrainingArguments`, for those that are about the update."""
+
+NO_DECAY = ["bias", "(?i)norm", "gamma$", "beta$"]
+"""Hugging Face's `Trainer` does not decay biases and norms; in Keras' names."""
+
+_ADAMW = "adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adamw_apex_fused adamw_hf"
+_ADAMW_8BIT = "adamw adamw_bnb adamw_torch paged_adamw"
+_EIGHT_BITS = {"state_precision": "8bit"}
+_ADAFACTOR = {"relative_step": False, "scale_parameter": False, "min_dim_size_to_factor": 1}
+_OPTIMIZERS: dict[str, dict[str, Any]] = {
+    **{name: {"algorithm": "adamw"} for name in (*_ADAMW.split(), "paged_adamw_32bit")},
+    **{f"{name}_8bit": {"algorithm": "adamw"} | _EIGHT_BITS for name in _ADAMW_8BIT.split()},
+    **{f"{name}_32bit": {"algorithm": "lion"} for name in ("lion", "paged_lion")},
+    **{f"{name}_8bit": {"algorithm": "lion"} | _EIGHT_BITS for name in ("lion", "paged_lion")},
+    "adafactor": {"algorithm": "adafactor"} | _ADAFACTOR,
+    "sgd": {"algorithm": "sgd", "weight_decay_mode": "l2"},
+    "adagrad": {"algorithm": "adagrad", "epsilon": 1e-10, "weight_decay_mode": "l2"},
+    "rmsprop": {"algorithm": "rmsprop", "rho": 0.99, "epsilon": 1e-8, "weight_decay_mode": "l2"},
+}
+"""`optim` -> the algorithm, with the defaults of torch's class of that name."""
+
+_ABOUT_THE_UPDATE = ("adam", "lr_", "learning_rate", "warmup", "weight_decay", "max_grad", "optim")
+
+_Given = Mapping[str, Any]
+
+
+def from_hugging_face(arguments: Any) -> dict[str, Any]:
+    """Options for `Optimizer.from_config` from Hugging Face's `TrainingArguments`.
+
+    What is missing has the default of `TrainingArguments`. The total comes from `max_steps`; without it, from `fit`
+    through a callback of this package. Arguments about other things (batches, files, logs) are left aside.
+
+    Args:
+        arguments: a `TrainingArguments`, or a dictionary with its names, as `to_dict` returns it.
+
+    Raises:
+        ConfigError: an optimizer or a schedule that has no counterpart, or a name about the update that does not exist.
+
+    >>> import capibara_keras as ck
+    >>> options = from_hugging_face({"learning_rate": 3e-4, "max_steps": 1000, "warmup_ratio": 0.03})
+    >>> optimizer = ck.Optimizer.from_config(options)
+    >>> round(optimizer.get_learning_rate(30), 8), optimizer.global_clipnorm
+    (0.0003, 1.0)
+    """
+    if not isinstance(arguments, Mapping):
+        arguments = arguments.to_dict() if hasattr(arguments, "to_dict") else vars(arguments)
+    for name in arguments:
+        if name.startswith(_ABOUT_THE_UPDATE) and name not in (*DEFAULTS, "optim_target_modules"):
+            raise errors.unknown("training argument", name, DEFAULTS)
+    given = DEFAULTS | {name: getattr(value, "value", value) for name, value in arguments.items()}
+    decay = errors.number("weight_decay", given["weight_decay"], 0)
+    options = {
+        **_optimizer(given),
+        "learning_rate": given["learning_rate"],
+        "weight_decay": decay,
+        **({"weight_decay_exclude": NO_DECAY} if decay else {}),
+        "global_clipnorm": given["max_grad_norm"] or None,
+        "gradient_accumulation_steps": given["gradient_accumulation_steps"],
+    }
+    return options | _schedule(given)
+
+
+def _optimizer(given: _Given) -> dict[str, Any]:
+    name = "adafactor" if given["adafactor"] else given["optim"]
+    if name not in _OPTIMIZERS:
+        raise errors.unknown("optim", name, _OPTIMIZERS)
+    if given["optim_args"]:
+        raise errors.ConfigError(
+            f"from_hugging_face: optim_args={given['optim_args']!r} is not understood; leave it out"
+        )
+    options = dict(_OPTIMIZERS[name])
+    if options["algorithm"] in ("adamw", "lion"):
+        options |= {"beta_1": given["adam_beta1"], "beta_2": given["adam_beta2"]}
+    if options["algorithm"] == "adamw":
+        options["epsilon"] = given["adam_epsilon"]
+    return options
+
+
+def _schedule(given: _Given) -> dict[str, Any]:
+    """Options of the schedule; none for a constant rate, whose warmup Hugging Face ignores."""
+    name = given["lr_scheduler_type"]
+    if name == "constant":
+        return {}
+    if name == "reduce_lr_on_plateau":
+        raise errors.ConfigError(
+            "from_hugging_face: lr_scheduler_type 'reduce_lr_on_plateau' is a callback in Keras: say 'constant', and "
+            "give `fit` keras.callbacks.ReduceLROnPlateau"
+        )
+    if name not in _SCHEDULES:
+        raise errors.unknown("lr_scheduler_type", name, [*_SCHEDULES, "constant"])
+    kwargs = dict(given["lr_scheduler_kwargs"] or {})
+    warmup = _warmup(given)
+    options = _SCHEDULES[name](kwargs, given, warmup)
+    if kwargs:
+        raise errors.ConfigError(
+            f"from_hugging_face: lr_scheduler_type {name!r} has no lr_scheduler_kwargs {sorted(kwargs)} here"
+        )
+    total = {"total_steps": given["max_steps"]} if given["max_steps"] > 0 else {}
+    return total | warmup | options
+
+
+def _warmup(given: _Given) -> dict[str, Any]:
+    """`warmup_steps` wins over `warmup_ratio`; below 1 it is a ratio itself."""
+    steps = given["warmup_steps"] or 0
+    if 0 < steps < 1:
+        return {"warmup_ratio": steps}
+    if steps or not given["warmup_ratio"]:
+        return {"warmup_steps": steps}
+    return {"warmup_ratio": given["warmup_ratio"]}
+
+
+def _cosine(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
+    if (cycles := kwargs.pop("num_cycles", 0.5)) != 0.5:
+        raise errors.ConfigError(
+            f"from_hugging_face: num_cycles of the cosine can only be 0.5 here (once down), received {cycles!r}"
+        )
+    return {"scheduler_type": "cosine_with_warmup"}
+
+
+def _cosine_with_floor(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
+    floor = {"min_lr": "min_learning_rate", "min_lr_rate": "min_lr_ratio"}
+    found = {floor[name]: kwargs.pop(name) for name in floor if kwargs.get(name) is not None}
+    if len(found) != 1:
+        raise errors.ConfigError("from_hugging_face: cosine_with_min_lr needs one of min_lr and min_lr_rate")
+    return _cosine(kwargs, given, warmup) | found
+
+
+def _polynomial(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
+    options = {"min_learning_rate": kwargs.pop("lr_end", 1e-7), "power": kwargs.pop("power", 1.0)}
+    return {"scheduler_type": "polynomial"} | options
+
+
+def _stable_decay(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
+    """The warmup of Hugging Face begins at the floor."""
+    if kwargs.pop("warmup_type", "linear") != "linear" or kwargs.pop("num_cycles", 0.5) != 0.5:
+        raise errors.ConfigError(
+            "from_hugging_face: warmup_stable_decay has warmup_type 'linear' and num_cycles 0.5 here"
+        )
+    if "num_decay_steps" not in kwargs:
+        raise errors.ConfigError("from_hugging_face: warmup_stable_decay needs num_decay_steps in lr_scheduler_kwargs")
+    decay, ratio = kwargs.pop("num_decay_steps"), kwargs.pop("min_lr_ratio", 0.0)
+    options = {"scheduler_type": "wsd", "decay_steps": decay, "decay_shape": kwargs.pop("decay_type", "cosine")}
+    if (stable := kwargs.pop("num_stable_steps", None)) is not None:
+        if "warmup_steps" not in warmup:
+            raise errors.ConfigError("from_hugging_face: num_stable_steps needs warmup_steps, not a ratio")
+        options["total_steps"] = warmup["warmup_steps"] + stable + decay
+    return options | {"min_lr_ratio": ratio, "warmup_init_lr": ratio * given["learning_rate"]}
+
+
+_SCHEDULES: dict[str, Callable[[dict[str, Any], _Given, _Given], dict[str, Any]]] = {
+    "linear": lambda kwargs, given, warmup: {"scheduler_type": "linear_with_warmup"},
+    "cosine": _cosine,
+    "cosine_with_restarts": lambda kwargs, given, warmup: {
+        "scheduler_type": "cosine_with_warmup",
+        "cosine_cycles": kwargs.pop("num_cycles", 1),
+    },
+    "cosine_with_min_lr": _cosine_with_floor,
+    "polynomial": _polynomial,
+    "constant_with_warmup": lambda kwargs, given, warmup: {"scheduler_type": "constant_with_warmup"},
+    "inverse_sqrt": lambda kwargs, given, warmup: {
+        "scheduler_type": "inverse_sqrt",
+        "timescale": kwargs.pop("timescale", None),
+    },
+    "warmup_stable_decay": _stable_decay,
+}
+"""`lr_scheduler_type` -> our options, from the keyword arguments that it takes out, all arguments, and the warmup."""

@@ -1,0 +1,218 @@
+"""The numbers of a whole training in memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capibara_keras.monitoring.alerts import Alert
+from capibara_keras.monitoring.observation import Observation, Subject
+from capibara_keras.monitoring.reader import read
+
+__all__ = ["Story"]
+
+ROWS = 1000
+"""Rows that are kept; with twice as many, neighbours are merged."""
+
+EARLY = 100
+"""Gradient norms of the start that are kept as they are."""
+
+MERGED: dict[str, Callable[[np.ndarray], Any]] = {
+    "update": np.nanmax,
+    "loss": np.nanmean,
+    "loss_high": np.nanmax,
+    "learning_rate": np.nanmax,
+    "gradient_norm": np.nanmedian,
+    "gradient_low": np.nanmin,
+    "gradient_high": np.nanmax,
+    "clip_threshold": np.nanmean,
+    "clipped": np.nanmean,
+    "skipped": np.nansum,
+    "parameter_norm": np.nanmean,
+    "update_norm": np.nanmean,
+}
+"""Series -> how two neighbours become one. Peaks stay, so that nothing that happened can vanish from the page."""
+
+NUMBERS = ("loss", "learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold")
+"""What is read of a history."""
+
+BY_LAYER = ("gradient", "parameter", "change", "silent")
+"""Per layer: root mean square of the gradient's entries, norm of the weights, change as a share of that norm, share
+of units without a gradient."""
+
+
+class Story:
+    """A training from its first update to now, in rows that each stand for 1, 2, 4, … updates.
+
+    Args:
+        layers: names, from the model's input to its output.
+
+    Attributes:
+        validation: (update, loss) of each validation.
+        early: norms of the first gradients; `late` those of the last.
+        stride: updates that a row stands for.
+
+    >>> story = Story(())
+    >>> for i in range(5000):
+    ...     story.add(Observation(i, loss=1.0 / (1 + i)))
+    >>> len(story.series("loss")), story.stride
+    (1250, 4)
+    """
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        self.layers = tuple(layers)
+        self.stride = 1
+        self.updates = 0
+        self.validation: list[tuple[float, float]] = []
+        self.alerts: list[Alert] = []
+        self.early: list[float] = []
+        self.late: list[float] = []
+        self._rows: list[list[float]] = []
+        self._by_layer: list[np.ndarray] = []
+        self._open: list[tuple[list[float], np.ndarray]] = []
+
+    @classmethod
+    def of(cls, source: Any) -> Story:
+        """The story that a history tells: a file of `HealthMonitor`, a list of records, a Keras `History`, ….
+
+        Raises:
+            ConfigError: as `generate_training_plots`.
+        """
+        history = read(source)
+        found = _layers_of(source)
+        story = cls(tuple(found[0]) if found else ())
+        for i in range(len(history.step)):
+            values: dict[str, Any] = {name: float(getattr(history, name)[i]) for name in NUMBERS}
+            values |= {name: bool(getattr(history, name)[i] == 1) for name in ("clipped", "skipped")}
+            layers = found[1][i] if found and i < len(found[1]) else None
+            story.add(Observation(int(history.step[i]), **values), layers)
+        story.alerts = list(history.alerts)
+        return story
+
+    def add(self, x: Observation, layers: np.ndarray | None = None) -> None:
+        """Take in an update.
+
+        Args:
+            layers: `BY_LAYER` of each layer, a row each; default: not known.
+        """
+        norm = x.gradient_norm
+        row = [x.update, x.loss, x.loss, x.learning_rate, norm, norm, norm, x.clip_threshold]
+        row += [float(x.clipped), float(x.skipped), x.parameter_norm, x.update_norm]
+        unknown = np.full((len(BY_LAYER), len(self.layers)), np.nan)
+        self._open.append((row, unknown if layers is None else layers))
+        self.updates += 1
+        if math.isfinite(norm):
+            if len(self.early) < EARLY:
+                self.early.append(norm)
+            self.late = [*self.late[-EARLY + 1 :], norm]
+        if len(self._open) == self.stride:
+            self._close()
+
+    def validate(self, update: float, loss: float) -> None:
+        """Take in a validation; of very many every second one is kept."""
+        self.validation.append((update, loss))
+        if len(self.validation) >= 2 * ROWS:
+            self.validation = self.validation[::2]
+
+    def series(self, name: str) -> np.ndarray:
+        """A series of `MERGED`, one number per row; `nan` where it is not known, `inf` where it was not finite."""
+        rows = self._rows + ([_merged([row for row, _ in self._open])] if self._open else [])
+        return np.array([row[list(MERGED).index(name)] for row in rows], np.float64)
+
+    def by_layer(self, name: str) -> np.ndarray:
+        """A series of `BY_LAYER`, a row per layer."""
+        known = self._by_layer + ([_mean([layers for _, layers in self._open])] if self._open else [])
+        if not known:
+            return np.zeros((len(self.layers), 0))
+        return np.stack([table[BY_LAYER.index(name)] for table in known], axis=1)
+
+    def take(self, observations: Iterable[Observation], subject: Subject, silent: np.ndarray | None = None) -> None:
+        """Take in what a `Watch` has just read.
+
+        Args:
+            silent: share of each layer's units that have no gradient now.
+        """
+        if subject.layers != self.layers and not self._rows and not self._open:
+            self.layers = subject.layers
+        same = subject.layers == self.layers
+        for x in observations:
+            self.add(x, _layer_table(x, subject, silent) if same else None)
+
+    def _close(self) -> None:
+        self._rows.append(_merged([row for row, _ in self._open]))
+        self._by_layer.append(_mean([layers for _, layers in self._open]))
+        self._open = []
+        if len(self._rows) >= 2 * ROWS:
+            pairs = range(0, len(self._rows), 2)
+            self._rows = [_merged(self._rows[i : i + 2]) for i in pairs]
+            self._by_layer = [_mean(self._by_layer[i : i + 2]) for i in pairs]
+            self.stride *= 2
+
+
+def _layer_table(x: Observation, subject: Subject, silent: np.ndarray | None) -> np.ndarray:
+    """`BY_LAYER` of one update."""
+    nothing = np.full(len(subject.layers), np.nan)
+    gradient, parameter, change = (
+        subject.by_layer(norms) if len(norms) else nothing
+        for norms in (x.gradient_norms, x.parameter_norms, x.update_norms)
+    )
+    usable = parameter > 1e-12 * np.sqrt(subject.sizes)
+    share = np.divide(change, parameter, out=nothing.copy(), where=usable & subject.matrices)
+    rms = gradient / np.sqrt(np.maximum(subject.sizes, 1))
+    return np.stack([rms, parameter, share, nothing if silent is None else silent])
+
+
+def _merged(rows: Sequence[Sequence[float]]) -> list[float]:
+    """One row for several."""
+    columns = np.array(rows, np.float64).T
+    known = ~np.isnan(columns)
+    with np.errstate(all="ignore"):
+        merges = zip(MERGED.values(), columns, known, strict=True)
+        return [float(merge(column)) if some.any() else math.nan for merge, column, some in merges]
+
+
+def _mean(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of what is known."""
+    stacked = np.stack(tables)
+    known = ~np.isnan(stacked)
+    count = known.sum(axis=0)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _layers_of(source: Any) -> tuple[list[str], list[np.ndarray]] | None:
+    """Names of layers and their tables, from rows that have them, as `HealthMonitor` writes."""
+    rows: list[Any] = []
+    if isinstance(source, (str, Path)):
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the last line, which is not whole yet
+    elif isinstance(source, list):
+        rows = source
+    rows = [row for row in rows if isinstance(row, Mapping) and "alert" not in row]
+    names = list(dict.fromkeys(name for row in rows for name in row.get("layers") or {}))
+    if not names:
+        return None
+    tables = []
+    for row in rows:
+        values = np.full((len(BY_LAYER), len(names)), np.nan)
+        for k, name in enumerate(names):
+            norms = (row.get("layers") or {}).get(name, {})
+            gradient, parameter, change = (
+                _number(norms.get(f"{kind}_norm")) for kind in ("gradient", "parameter", "update")
+            )
+            values[:3, k] = gradient, parameter, change / parameter if parameter > 0 else math.nan
+        tables.append(values)
+    return names, tables
+
+
+def _number(x: Any) -> float:
+    return math.nan if x is None else float(x)

@@ -1,0 +1,170 @@
+"""The page about a training: what it shows, what it survives, how large it may get."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import capibara_keras as ck
+from capibara_keras.monitoring import Alert, Observation, Subject
+from capibara_keras.monitoring.report import Story, write_page
+from capibara_keras.monitoring.report.panels import draw, verdict
+from tests.models import classifier, digits
+
+
+def told(updates: int, loss=lambda t: math.exp(-t / 50) + 0.1, layers: int = 3) -> Story:
+    """A story with numbers for all panels."""
+    paths = tuple(f"model/block_{i}/kernel" for i in range(layers))
+    subject, story = Subject(paths, ((4, 4),) * layers), Story(())
+    rng = np.random.default_rng(0)
+    for t in range(updates):
+        g = rng.lognormal(0, 0.3, layers)
+        norm = float(np.linalg.norm(g))
+        values = {
+            "loss": loss(t),
+            "learning_rate": 0.1,
+            "gradient_norm": norm,
+            "parameter_norm": 2.0,
+            "update_norm": 0.01,
+        }
+        limits = {"clip_threshold": 1.0, "clipped": norm > 1}
+        norms = {"gradient_norms": g, "parameter_norms": np.ones(layers), "update_norms": np.full(layers, 1e-3)}
+        x = Observation(t, **values, **limits, **norms)
+        story.take([x], subject, np.full(layers, 0.25))
+    return story
+
+
+def texts(figure) -> str:
+    """Everything that a figure says."""
+    return "\n".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_what_happened_once_is_still_there_after_very_many_updates() -> None:
+    story = told(9000, lambda t: 50.0 if t == 4321 else 1.0)
+    assert len(story.series("loss")) <= 2000 and story.stride == 8
+    assert np.nanmax(story.series("loss_high")) == 50.0
+    assert story.series("update")[-1] == 8999
+    assert len(story.early) == len(story.late) == 100
+    assert story.by_layer("gradient").shape == (3, len(story.series("loss")))
+    assert np.allclose(story.by_layer("silent"), 0.25)
+
+
+def test_rows_are_means_of_what_they_stand_for() -> None:
+    story = told(4096, lambda t: float(t))
+    n = story.stride
+    expected = [np.mean(range(i * n, (i + 1) * n)) for i in range(len(story.series("loss")))]
+    assert np.allclose(story.series("loss"), expected)
+
+
+def test_rates_are_per_update_however_many_a_row_stands_for() -> None:
+    short, long = told(1500, lambda t: math.exp(-t / 300) + 0.1), told(6000, lambda t: math.exp(-t / 1200) + 0.1)
+    assert long.stride == 4
+    for story, tau in ((short, 300), (long, 1200)):
+        found = verdict(story)
+        assert found is not None
+        if found.status == "converging":
+            assert found.rate / story.stride == pytest.approx(1 / tau, rel=0.1)
+        assert found.floor == pytest.approx(0.1, rel=0.1)
+
+
+def test_every_panel_has_something_to_say() -> None:
+    said = texts(draw(told(300), "mine"))
+    assert "not known" not in said and "mine" in said
+    for words in (
+        "smoothed",
+        "before clipping",
+        "limit",
+        "clipped",
+        "block_0",
+        "first 100 updates",
+        "usual: 1e-4 to 1e-2",
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"loss": [1.0]},
+        {"loss": [math.nan] * 40},
+        {"loss": [1.0] * 40, "learning_rate": [0.0] * 40},
+        {"loss": [1.0, math.inf] * 20, "gradient_norm": [0.0, math.inf] * 20},
+        {"loss": [-5.0 - t for t in range(40)], "gradient_norm": [1e-30] * 40},
+        {"learning_rate": [0.1, 0.2, 0.4]},
+    ],
+)
+def test_poor_histories_still_make_a_page(tmp_path, source) -> None:
+    page = write_page(source, tmp_path)
+    assert "not known" in texts(draw(Story.of(source), "")) and page.stat().st_size > 1000
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_many_layers_are_a_range() -> None:
+    said = texts(draw(told(50, layers=60), ""))
+    assert "60 layers, range" in said and "block_30/kernel" not in said
+
+
+def test_text_of_others_is_no_markup(tmp_path) -> None:
+    story = told(30)
+    bad = "<script>alert(1)</script>"
+    story.alerts.append(Alert("loss_spike", "warning", bad, bad, bad, 3, 1.0, 2.0))
+    page = write_page(story, tmp_path, title=bad, configuration={"name": bad, "rate": math.nan}, pictures=False)
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert not re.search(r'(src|href)="https?:', text.replace("http://www.w3.org", ""))
+
+
+def test_of_a_file_with_layers(tmp_path) -> None:
+    layers = {"a": {"gradient_norm": 1.0, "parameter_norm": 2.0, "update_norm": 0.02}, "b": {"gradient_norm": None}}
+    rows = [{"update": t, "loss": 1.0 / (t + 1), "gradient_norm": 1.0, "layers": layers} for t in range(30)]
+    alert = {
+        "alert": {"id": "loss_spike", "level": "warning", "step": 7, "message": "m", "suggestion": "s", "layer": "a"}
+    }
+    lines = [json.dumps(row) for row in [*rows, alert]]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"upd')
+    story = Story.of(tmp_path / "log.jsonl")
+    assert story.layers == ("a", "b") and story.alerts[0].id == "loss_spike"
+    assert np.allclose(story.by_layer("change")[0], 0.01) and np.isnan(story.by_layer("change")[1]).all()
+
+
+def test_bad_input(tmp_path) -> None:
+    with pytest.raises(ck.ConfigError, match="nothing to show"):
+        ck.write_report(Story(()), tmp_path)
+    with pytest.raises(ck.ConfigError, match="it is empty"):
+        ck.write_report({"loss": []}, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ck.ConfigError, match="directory: cannot make"):
+        ck.TrainingReport(tmp_path / "file" / "below")
+    with pytest.raises(ck.ConfigError, match="seconds"):
+        ck.TrainingReport(tmp_path, seconds=-1)
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_fit_keeps_the_page(tmp_path) -> None:
+    """With a bad batch, accumulation and validation; written while it runs, and at the end with pictures."""
+    x, y = digits()
+    x = x.copy()
+    x[5] = np.nan
+    written: list[bool] = []
+
+    class Looks(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            written.append((tmp_path / "report.html").exists())
+
+    model = classifier(ck.AdamW(1e-2, gradient_accumulation_steps=2, global_clipnorm=1.0))
+    report = ck.TrainingReport(tmp_path, seconds=1e-6, print_fn=lambda text: None)
+    model.fit(
+        x, y, batch_size=16, epochs=3, validation_data=(x[64:128], y[64:128]), verbose=0, callbacks=[report, Looks()]
+    )
+    text = report.page.read_text(encoding="utf-8")
+    assert written[-1] and "nonfinite" in text and '"gradient_accumulation_steps": 2' in text
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "report.png", "report.svg"]
+    assert len(report.story.validation) == 3
+    assert report.story.updates == 3 * 12
+    assert np.isfinite(report.story.by_layer("gradient")).any() and np.isfinite(report.story.by_layer("silent")).any()

@@ -19,11 +19,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND ?= Agg
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo docs test test-slow bench lint wheel clean
+.PHONY: help demo docs test test-slow test-matrix bench lint wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## train the example language model
 	$(PY) examples/train_language_model.py $(ARGS)
@@ -36,6 +36,9 @@ test: $(STAMP) lint docs  ## lint, the site, then the tests and doctests without
 
 test-slow: $(STAMP)  ## the slow tests only
 	$(PY) -m pytest -m slow $(PARALLEL) $(ARGS)
+
+test-matrix: $(STAMP)  ## the supported versions, each in an environment of its own; ARGS="oldest jax" picks rows
+	$(PY) tests/matrix.py $(ARGS)
 
 bench: $(STAMP)  ## how fast an update is, beside others; ARGS="--torch PYTHON" adds torch
 	$(PY) -m benchmarks $(ARGS)

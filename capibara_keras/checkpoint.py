@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -45,14 +46,18 @@ def save(
         joined: for variables that came in later, how many updates there had been.
         frozen: variables that are not trained at present; an optimizer that does not know them can do without.
     """
+    sums = []
     for i, variable in enumerate(inventory.values()):
-        store[str(i)] = ops.convert_to_numpy(variable)
+        array = np.asarray(ops.convert_to_numpy(variable))
+        store[str(i)] = array
+        sums.append(_checksum(array))
     description = {
         "format": FORMAT,
         "family": configuration.rule.family,
         "variables": list(inventory),
         "joined": dict(joined),
         "frozen": list(frozen),
+        "crc32": sums,
     }
     store["metadata"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
 
@@ -71,10 +76,19 @@ def load(store: Any) -> tuple[Description, dict[Key, np.ndarray]] | None:
             f"the file holds {len(keys)} optimizer variables without a description: they were saved by another "
             "optimizer than those of capibara_keras"
         )
-    description = json.loads(np.asarray(store["metadata"]).tobytes().decode())
+    try:
+        description = json.loads(np.asarray(store["metadata"]).tobytes().decode())
+    except ValueError as error:
+        raise CheckpointError(f"the file is damaged: its description cannot be read ({error})") from error
     if description["format"] > FORMAT:
         raise CheckpointError(f"the file has format {description['format']}; this version reads up to {FORMAT}")
     arrays = {tuple(key): np.asarray(store[str(i)]) for i, key in enumerate(description["variables"])}
+    sums = description.get("crc32", [])  # earlier versions wrote none
+    damaged = [_show(key) for (key, array), crc in zip(arrays.items(), sums, strict=False) if _checksum(array) != crc]
+    if damaged:
+        raise CheckpointError(f"the file is damaged: {', '.join(damaged)}")
+    if ("micro_step", "") in arrays and ("window_weight", "") not in arrays:  # before micro-batches had weights
+        arrays["window_weight", ""] = np.asarray(arrays["micro_step", ""], "float32")
     return description, arrays
 
 
@@ -137,6 +151,11 @@ def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) 
         complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")
     if complaints:
         raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join(complaints))
+
+
+def _checksum(array: np.ndarray) -> int:
+    """Of values; a store may turn bfloat16 into raw bytes."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _show(key: Key) -> str:

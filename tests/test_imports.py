@@ -18,7 +18,7 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
-    {"backend", "batchnorm", "history", "monitoring", "progress", "snapshot", "units"},
+    {"backend", "batchnorm", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules"},
     {"catalog", "groups", "plan", "probes"},

@@ -7,6 +7,7 @@ from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.clipping_statistics import ClippingStatistics
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.callbacks.log_statistics import LogStatistics
+from capibara_keras.callbacks.resume import Resume
 from capibara_keras.callbacks.tensorboard import TensorBoardStatistics
 from capibara_keras.callbacks.training_report import TrainingReport
 from capibara_keras.callbacks.trajectory import Trajectory
@@ -17,6 +18,7 @@ __all__ = [
     "GradientAccumulationScheduler",
     "HealthMonitor",
     "LogStatistics",
+    "Resume",
     "TrainingReport",
     "TensorBoardStatistics",
     "Trajectory",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ class JsonLines:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path, self._failed = Path(path), False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
@@ -34,14 +36,19 @@ class JsonLines:
             raise errors.ConfigError(f"path: cannot write {str(path)!r}: {error.strerror}") from error
 
     def write(self, objects: Iterable[dict[str, Any]]) -> None:
-        """Append, so that a reader sees whole lines only."""
+        """Append, so that a reader sees whole lines only. A disk that is full ends the file, not the training."""
         lines = [json.dumps(_plain(item), allow_nan=False) + "\n" for item in objects]
-        if lines:
-            self._file.write("".join(lines))
-            self._file.flush()
+        if lines and not self._failed:
+            try:
+                self._file.write("".join(lines))
+                self._file.flush()
+            except OSError as error:
+                self._failed = True
+                warnings.warn(f"{self.path} ends here, the run goes on: {error}", stacklevel=2)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written is still in its buffer
+            self._file.close()
 
 
 def _plain(x: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Proof that it holds: `python -m benchmarks.reliability`; see docs/reliability.md."""

@@ -1,0 +1,139 @@
+"""Random configurations: each builds and trains a step, or fails with this package's own error."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+import warnings
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.reliability.common import Ledger
+
+__all__ = ["run"]
+
+PIECE = 50
+"""Examples between two entries in the ledger."""
+
+ANY: list[Any] = [
+    None, True, False, 0, 1, 2, 3, 7, -1, 1e-3, 0.1, 0.5, 0.9, 1.0, 1.5, 100, 1e30, math.nan, math.inf, "", "x", "norm",
+    "auto", [], [0.9, 0.99], {}, {"a": 1}, (1, 2), object(), b"x", [None], {"enable": True}, "cosine", "float16",
+]  # fmt: skip
+"""Given to every option."""
+
+FITTING: dict[str, list[Any]] = {
+    "clip_method": ["norm", "value", "adaptive", "agc"],
+    "adaptive_clipping": [{"enable": True}, {"enable": True, "history_length": 4}, {"percentile": 200}],
+    "weight_decay_mode": ["decoupled", "independent", "corrected", "l2"],
+    "weight_decay_exclude": [["bias"], ["("], "bias"],
+    "scheduler_type": [
+        "constant", "constant_with_warmup", "linear_with_warmup", "cosine", "cosine_with_warmup", "polynomial",
+        "exponential", "one_cycle", "cyclic", "wsd", "inverse_sqrt", "piecewise",
+    ],
+    "total_steps": [10, 100],
+    "warmup_steps": [0, 1, 10, 1000],
+    "gradient_accumulation_steps": [1, 2, 4],
+    "state_precision": ["float32", "bfloat16", "int8", "8bit"],
+    "remainder": ["flush", "carry"],
+    "nonfinite": ["skip", "raise", "drop_micro_batch"],
+    "layer_wise_lr_decay": [0.8, 1.0],
+    "differential_learning_rates": [{"a": 2.0}, {"[": 1.0}],
+    "groups": [[{"pattern": "a", "learning_rate": 2.0}], [{"pattern": "b", "weight_decay": 0.1}], [{}]],
+    "ema_overwrite_frequency": [1, 2],
+    "skip_spikes": [3.0],
+    "lookahead_steps": [2, 5],
+    "statistics_every": [1, 10],
+}  # fmt: skip
+"""Given to one option, beside the others."""
+
+
+def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
+    """Until there are `count` in the ledger, or for so many seconds."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    end = time.monotonic() + seconds
+    while ledger.count("fuzz") < count and time.monotonic() < end:
+        outcomes, failures = piece(PIECE)
+        ledger.add("fuzz", sum(outcomes.values()) + len(failures), failures, **outcomes)
+
+
+def piece(examples: int) -> tuple[dict[str, int], list[str]]:
+    """How many were trained and refused, and what failed otherwise."""
+    outcomes: dict[str, int] = {"trained": 0, "refused": 0}
+    failures: list[str] = []
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(configurations())
+    def one(options: dict[str, Any]) -> None:
+        try:
+            outcomes[outcome(options)] += 1
+        except Exception:
+            failures.append(f"{options!r}\n{traceback.format_exc(limit=-3)}")
+
+    one()
+    return outcomes, failures
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    """An algorithm, and up to six options, most with values that may fit."""
+    from capibara_keras.rules import RULES
+
+    algorithm = draw(st.sampled_from(sorted(RULES)))
+    names = option_names(None if draw(st.integers(0, 7)) == 0 else algorithm)
+    chosen = draw(st.lists(st.sampled_from(names), max_size=6, unique=True))
+    options: dict[str, Any] = {"algorithm": algorithm}
+    for name in chosen:
+        fitting = FITTING.get(name, [0.1, 0.9, 1, 2, True, False])
+        strange = draw(st.integers(0, 9)) == 0
+        options[name] = draw(st.sampled_from(ANY if strange else fitting))
+    return options
+
+
+def option_names(algorithm: str | None) -> list[str]:
+    """Of an algorithm, or of all; schedules and aliases too."""
+    import dataclasses
+
+    from capibara_keras import config
+    from capibara_keras.config.parsing import _OWN
+    from capibara_keras.rules import RULES
+    from capibara_keras.schedules import OPTION_NAMES
+
+    fields = {
+        field.name for name, rule in RULES.items() if algorithm in (None, name) for field in dataclasses.fields(rule)
+    }
+    return sorted({*fields, *OPTION_NAMES, *_OWN, *config.ALIASES, *config.MODIFIERS} - {"algorithm"})
+
+
+def outcome(options: dict[str, Any]) -> str:
+    """Build, and train two steps.
+
+    Raises:
+        Exception: anything else than a `CapibaraError`; or weights that are not finite.
+    """
+    import keras
+    import numpy as np
+
+    import capibara_keras as ck
+
+    weights = [keras.Variable(np.full((3, 2), 0.5, "float32"), name="a"), keras.Variable([0.1, 0.2], name="b")]
+    gradients = [keras.ops.full((3, 2), 0.01), keras.ops.array([0.01, -0.02])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            optimizer = ck.Optimizer(**options)
+            for _ in range(2):
+                optimizer.apply(gradients, weights)
+        except ck.CapibaraError:
+            return "refused"
+    huge = any(isinstance(x, (int, float)) and abs(x) > 50 for x in options.values())
+    if not huge and not all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in weights):
+        raise AssertionError("weights are not finite")
+    return "trained"

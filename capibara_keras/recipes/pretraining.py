@@ -51,7 +51,8 @@ def pretraining(
     advised = tokens_per_update(parameters, tokens)
     batch = advised if tokens_per_batch is None else sizes.count("tokens_per_batch", tokens_per_batch, {})
     scale = math.sqrt(batch / advised)
-    rate = float(f"{peak_rate(parameters) * scale:.3g}")
+    seen = tokens if steps is None or tokens_per_batch is None else min(tokens, steps * batch)
+    rate = float(f"{peak_rate(parameters, seen) * scale:.3g}")
     size, scaling = f"{parameters:.3g} parameters", ""
     if scale != 1.0:
         scaling = f", times the root of {batch:.3g} / {advised:.3g} tokens per update (Malladi et al. 2022)"
@@ -102,17 +103,19 @@ def pretraining(
     return Recipe("pretraining", arguments, tuple(choices), tuple(advice))
 
 
-def peak_rate(parameters: float) -> float:
-    """The rate for a model of this size: a line through GPT-3's table on logarithmic scales; below it, Kaplan's law.
+def peak_rate(parameters: float, tokens: float) -> float:
+    """The rate for a model of this size: a line through GPT-3's table on logarithmic scales; below it, by compute.
 
-        η(N) = 0.003239 - 0.0001395 ln N          (Kaplan et al. 2020, Equation D.1)
+        η(C) = 0.3118 C^-0.125,   C = 6 N D        (Bi et al. 2024, Equation 1)
 
-    >>> peak_rate(350e6), round(peak_rate(1e6), 5)
-    (0.0003, 0.00131)
+    The law was fitted from 10^17 on; further down it is held at 0.02.
+
+    >>> peak_rate(350e6, 1e9), round(peak_rate(1e6, 1e8), 5)
+    (0.0003, 0.00443)
     """
     smallest, first, _ = GPT3[0]
-    if parameters <= smallest:
-        return max(first, 0.003239 - 0.0001395 * math.log(max(parameters, 1e3)))
+    if parameters < smallest:
+        return min(max(first, 0.3118 * (6 * parameters * tokens) ** -0.125), 0.02)
     for (n_0, rate_0, _), (n_1, rate_1, _) in pairwise(GPT3):
         if parameters <= n_1:
             share = math.log(parameters / n_0) / math.log(n_1 / n_0)
@@ -172,7 +175,7 @@ def _warmup(steps: int | None) -> list[Choice]:
 
 
 def _rate_source(parameters: float) -> str:
-    return "Kaplan et al. 2020, Equation D.1" if parameters < GPT3[0][0] else "Brown et al. 2020, Table 2.1"
+    return "Bi et al. 2024, Equation 1" if parameters < GPT3[0][0] else "Brown et al. 2020, Table 2.1"
 
 
 def _batch_source(parameters: float, tokens: float) -> str:

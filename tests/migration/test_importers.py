@@ -41,7 +41,9 @@ class AdamW:
 
 
 @pytest.mark.parametrize(
-    "source", [AdamW(), AdamW.param_groups, {"state": {}, "param_groups": AdamW.param_groups}], ids=str
+    "source",
+    [AdamW(), AdamW.param_groups, {"state": {}, "param_groups": AdamW.param_groups}],
+    ids=["optimizer", "groups", "state_dict"],
 )
 def test_torch_sources(source: Any) -> None:
     optimizer = made(from_torch(source, None if isinstance(source, AdamW) else "AdamW"))

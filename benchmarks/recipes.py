@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 import capibara_keras as ck
-from benchmarks.training.contenders import Contender
+from benchmarks.training.contenders import CONTENDERS, Contender
 from benchmarks.training.racing import Race
 from benchmarks.training.workloads import WORKLOADS, Workload
 
@@ -31,14 +31,6 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 RATES = np.geomspace(1e-4, 0.1, 10)
 DECAYS = (0.004, 0.1)
 SEEDS = (1, 2, 3)
-
-
-def recipe(workload: Workload) -> ck.Optimizer:
-    """The pretraining recipe for this network and these data."""
-    answers = workload.data().y.shape
-    tokens = workload.batch_size * (answers[1] if len(answers) > 1 else 1)
-    parameters, total = workload.network().count_params(), tokens * workload.steps
-    return ck.Optimizer.create_pretraining_optimizer(parameters, total, workload.steps, tokens_per_batch=tokens)
 
 
 def pretraining(workload: Workload) -> dict[str, Any]:
@@ -53,7 +45,7 @@ def pretraining(workload: Workload) -> dict[str, Any]:
             tuned.append((loss if math.isfinite(loss) else math.inf, float(rate), decay, race))
             print(f"{workload.name}: AdamW rate {rate:.1e}, decay {decay}: {loss:.4f}", flush=True)
     _, rate, decay, race = min(tuned, key=lambda trial: trial[0])
-    ours = Race(Contender("recipe", recipe, 1.0, has_schedule=True), until_the_end)
+    ours = Race(CONTENDERS["Recipe: pretraining"], until_the_end)
     found: dict[str, Any] = {"rate": rate, "decay": decay, "adamw": [], "recipe": [], "updates": []}
     for seed in SEEDS:
         theirs, mine = race.run(rate, seed).curve, ours.run(1.0, seed).curve

@@ -1,7 +1,7 @@
 """A long run with flat memory: fit, monitor, change options, save and load as `Resume` does, over and over.
 
-Not with Keras' `save_weights` and `load_weights`: a pair of them keeps 0.15 MiB, with Keras' own optimizers too. And with
-few calls of `fit`, each of which keeps 0.017 MiB, again with Keras' own optimizers too.
+Not with Keras' `save_weights` and `load_weights`: a pair of them keeps 0.15 MiB, with Keras' own optimizers too. And
+with few calls of `fit`, each of which keeps 0.017 MiB, again with Keras' own optimizers too.
 """
 
 from __future__ import annotations

@@ -42,11 +42,20 @@ def stock(name: str) -> Contender:
     return Contender(f"Keras {name}", lambda workload: cls(), float(cls().learning_rate))
 
 
+def pretraining_recipe(workload: Workload) -> ck.Optimizer:
+    """The pretraining recipe for this network and so many updates."""
+    answers = workload.data().y.shape
+    tokens = workload.batch_size * (answers[1] if len(answers) > 1 else 1)
+    parameters, total = workload.network().count_params(), tokens * workload.steps
+    return ck.Optimizer.create_pretraining_optimizer(parameters, total, workload.steps, tokens_per_batch=tokens)
+
+
 CONTENDERS = {
     contender.name: contender
     for contender in (
         *(ours(a.class_name) for a in ck.algorithms()),
         ours("SGD", "SGD, momentum 0.9", momentum=0.9, nesterov=True),
+        Contender("Recipe: pretraining", pretraining_recipe, 1.0, has_schedule=True),
         *map(stock, ("Adam", "AdamW", "Muon", "ScheduleFreeAdamW")),
     )
 }

@@ -151,7 +151,7 @@ BAD: dict[str, tuple[dict[str, Any], list[Any]]] = {
 
 def test_every_option_has_a_row() -> None:
     """A new option cannot be forgotten here."""
-    own = {"algorithm", *ck.Adam().get_config(), *ck.SGD().get_config(), *config.CLIPPING} - {"name"}
+    own = {"algorithm", "recipe", *ck.Adam().get_config(), *ck.SGD().get_config(), *config.CLIPPING} - {"name"}
     assert own | (OPTION_NAMES - plan.ALIASES.keys()) == set(BAD)
 
 

@@ -59,12 +59,14 @@ def test_demo_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert (whole / name).read_text() == (parts / name).read_text()
 
 
+@pytest.mark.slow
 def test_fine_tuning() -> None:
     """It prints the table of variables, and the gain."""
     printed = example("finetune_classifier.py", "--quick")
     assert "rate x" in printed and "gain" in printed
 
 
+@pytest.mark.slow
 def test_diagnosis() -> None:
     """What is broken is named, and the healthy network is left in peace."""
     reports = dict(part.split(": mean loss ", 1) for part in example("diagnose_sick_training.py").strip().split("\n\n"))
@@ -80,6 +82,7 @@ def test_diagnosis() -> None:
     assert list(reports) == ["healthy"] and "at update" not in reports["healthy"]
 
 
+@pytest.mark.slow
 def test_tuning(tmp_path: Path) -> None:
     """It prints a table and leaves a report; a second run has nothing left to do."""
     printed = example("tune_optimizer.py", "--quick", "--out", tmp_path)

@@ -122,6 +122,7 @@ def test_a_trial_is_what_the_result_says(seed: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(history.history["val_loss"], best.curve["val_loss"], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_structures_are_traced_once_each(tmp_path: Path) -> None:
     """Two algorithms, two traces, however often they alternate."""
     space = {"algorithm": ["adam", "sgd", "choice"], "learning_rate": [1e-3, 0.3, "log"]}
@@ -144,6 +145,7 @@ def test_best_weights(tmp_path: Path) -> None:
     assert len(list(found.project.folder.glob("*.h5"))) == 1
 
 
+@pytest.mark.slow
 def test_maximising(tmp_path: Path) -> None:
     found = tuner(tmp_path, trials=5, optimization_metric="validation_accuracy", early_termination="none")
     search(found)
@@ -176,6 +178,7 @@ def test_early_termination_compares_at_the_rungs(tmp_path: Path) -> None:
     assert found.trials[0].status == "completed"
 
 
+@pytest.mark.slow
 def test_no_rung_before_the_rate_is_up(tmp_path: Path) -> None:
     space = {"learning_rate": [1e-5, 1e-1, "log"], "warmup_steps": [30, 40, "int"]}
     found = tuner(tmp_path, space, trials=6, search_algorithm="random", early_termination=Halving((0.2, 0.8)))
@@ -269,6 +272,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_forms_of_data(tmp_path: Path) -> None:
     """All give the same batches, hence the same curve, over more than one pass."""
     curves = {}
@@ -291,6 +295,7 @@ def test_arrays_come_in_the_same_order_in_every_trial() -> None:
     assert a[:3] != a[3:6]
 
 
+@pytest.mark.slow
 def test_a_function_that_makes_the_model(tmp_path: Path) -> None:
     """Called once; or for every trial, with the same start."""
     made: list[keras.Model] = []
@@ -316,6 +321,7 @@ def test_the_models_own_optimizer_is_the_base(tmp_path: Path) -> None:
     assert ck.Optimizer.from_config(config).momentum == 0.7
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_compiled(tmp_path: Path) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     found = tuner(tmp_path, trials=2)

@@ -47,7 +47,7 @@ def pretraining_recipe(workload: Workload) -> ck.Optimizer:
     answers = workload.data().y.shape
     tokens = workload.batch_size * (answers[1] if len(answers) > 1 else 1)
     parameters, total = workload.network().count_params(), tokens * workload.steps
-    return ck.Optimizer.create_pretraining_optimizer(parameters, total, workload.steps, tokens_per_batch=tokens)
+    return ck.Optimizer.create_pretraining_optimizer(parameters, total, workload.steps)
 
 
 CONTENDERS = {

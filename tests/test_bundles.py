@@ -48,7 +48,7 @@ def trained(
     return [ops.convert_to_numpy(v) for v in variables], recent.statistics | norms
 
 
-DEFAULT = ("each", "accumulation")
+DEFAULT = ("each",)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def train(model: keras.Model) -> None:
     model.fit(X, Y, batch_size=8, epochs=1, shuffle=False, verbose=0, callbacks=[ck.Attach()])
 
 
-DEFAULT = ("loss scale",)
+DEFAULT = ("schedule from 0",)
 SLOW = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in OPTIMIZERS]
 
 

@@ -23,6 +23,7 @@ QUICK = ["arrays", "tf.data"]
 NOT_ON_JAX = {"tf.data", "tf.data, endless", "loss scaling", "arrays, step not compiled"}
 
 
+@pytest.mark.slow
 def test_the_same_bits() -> None:
     """Weights, optimizer with an open window, metrics, dropout, the history, another callback's state."""
     assert run(PROGRAM, ["compare", *QUICK]) == {name: [] for name in QUICK}

@@ -186,7 +186,8 @@ else:
 """
 
 
-@pytest.mark.parametrize("backend, devices", [pytest.param("jax", 1, marks=pytest.mark.slow), ("tensorflow", 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend, devices", [("jax", 1), ("tensorflow", 2)])
 def test_elsewhere(backend: str, devices: int) -> None:
     """On JAX and on two replicas the losses come from Keras' logs."""
     warned, rolled = run(PROGRAM, ["replicas"] if devices > 1 else [], backend=backend, devices=devices)

@@ -65,6 +65,7 @@ def test_the_seeds_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert auto_tuner.table().count("\n") == 10
 
 
+@pytest.mark.slow
 def test_the_model_is_given_back(tmp_path: Path) -> None:
     """Weights, optimizer, random numbers, and its own train function."""
     train, _ = data()
@@ -85,6 +86,7 @@ def test_the_model_is_given_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_trials_do_not_depend_on_those_before(tmp_path: Path) -> None:
     """The same configuration, alone and as the third of a search, gives the same numbers to the bit."""
     found = tuner(tmp_path / "many", search_algorithm="random", early_termination="none")
@@ -134,6 +136,7 @@ def test_structures_are_traced_once_each(tmp_path: Path) -> None:
     assert traces(model) == 2
 
 
+@pytest.mark.slow
 def test_best_weights(tmp_path: Path) -> None:
     """Those of the best trial at its best step, and the only ones that are kept."""
     found = tuner(tmp_path, trials=6)
@@ -165,6 +168,7 @@ def test_patience(tmp_path: Path) -> None:
     assert 12 <= found.trials[0].steps - 4 < 12 + 4
 
 
+@pytest.mark.slow
 def test_early_termination_compares_at_the_rungs(tmp_path: Path) -> None:
     found = tuner(tmp_path, {"learning_rate": [1e-6, 1e-1, "log"]}, trials=8, search_algorithm="random")
     search(found, steps=64)
@@ -312,6 +316,7 @@ def test_a_function_that_makes_the_model(tmp_path: Path) -> None:
     assert [t.score for t in once.trials] == pytest.approx([t.score for t in always.trials], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_models_own_optimizer_is_the_base(tmp_path: Path) -> None:
     """What is not searched stays as it was, and is in the result."""
     model = network(optimizer=ck.SGD(0.3, momentum=0.7, nesterov=True, global_clipnorm=0.5))

@@ -188,6 +188,7 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert [t.seconds for t in more.trials[:3]] == [t.seconds for t in two.trials]
 
 
+@pytest.mark.slow
 def test_another_search_in_the_directory(tmp_path: Path) -> None:
     """Named, and untouched unless that is asked for."""
     search(tuner(tmp_path, trials=2))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -93,9 +94,15 @@ def execute(blocks: list[Block], folder: Path) -> dict[tuple[str, int], tuple[st
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], tuple[str, str]]:
-    """Of all pages."""
-    blocks = [block for page in NAMES for block in blocks_of(page) if not block.skipped]
-    return execute(blocks, tmp_path_factory.mktemp("docs"))
+    """Of all pages; half of them beside the other half."""
+    halves = [
+        [block for page in pages for block in blocks_of(page) if not block.skipped]
+        for pages in (NAMES[::2], NAMES[1::2])
+    ]
+    folders = [tmp_path_factory.mktemp("docs") for _ in halves]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(execute, halves, folders)
+    return first | second
 
 
 @pytest.mark.parametrize("page", NAMES)

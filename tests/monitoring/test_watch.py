@@ -80,18 +80,23 @@ def test_a_layer_that_comes_in_later() -> None:
     assert watch.observations[-1].gradient_norms.tolist() == [1.0, 2.0]
 
 
+RISING = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.2])
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [
         ({"weight_decay": 0.5}, 0.05 * 2.0),
         ({"weight_decay": 0.5, "weight_decay_mode": "l2"}, math.nan),
+        ({"weight_decay": 0.5, "weight_decay_mode": "independent", "learning_rate": RISING}, 0.25 * 2.0),
+        ({"weight_decay": 0.5, "weight_decay_mode": "corrected", "learning_rate": RISING}, 0.025 * 2.0),
         ({"weight_decay": 0.5, "differential_learning_rates": {"w": 3.0}}, 0.15 * 2.0),
         ({"weight_decay": 0.5, "weight_decay_exclude": ["w"]}, 0.0),
         ({}, 0.0),
     ],
 )
 def test_what_decay_takes_off(options: dict[str, object], expected: float) -> None:
-    w, optimizer = keras.Variable(np.ones((2, 2), "float32"), name="w"), ck.SGD(0.1, **options)
+    w, optimizer = keras.Variable(np.ones((2, 2), "float32"), name="w"), ck.SGD(**{"learning_rate": 0.1} | options)
     watch = ck.Watch(optimizer, every=1)
     optimizer.apply([ops.zeros((2, 2))], [w])
     watch.update()

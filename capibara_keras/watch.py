@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -172,7 +173,7 @@ class Watch:
             shapes=tuple(tuple(variables[i].shape) for i in self._kept),
             baseline_loss=self.baseline_loss,
             adaptive=config.rule.family != "sgd",
-            epsilon=getattr(config.rule, "epsilon", math.nan),
+            epsilon=getattr(config.rule.innermost, "epsilon", math.nan),
             loss_scaled=self.loss_scaled,
             fixed_clip=not config.clip.history_length,
         )
@@ -256,12 +257,13 @@ class Watch:
         self._columns = np.array([inspection.equal_columns(variables[i]) for i in self._kept])
         shares = []
         for i in self._kept:
-            rule = plan.groups[plan.variables[i].group].rule
+            rule: Any = plan.groups[plan.variables[i].group].rule.innermost
             seen = update + 1 - plan.variables[i].joined
             share = math.nan
-            if rule.family == "adam" and rows[i].slots and seen > 0:
+            moment = rows[i].slots.get("v") if rule.family == "adam" else None
+            if moment is not None and "float" in keras.backend.standardize_dtype(moment.dtype) and seen > 0:
                 correction = 1 - rule.beta_2**seen if rule.correct_bias else 1.0
-                share = inspection.below_epsilon(rows[i].slots["v"], correction, rule.epsilon)
+                share = inspection.below_epsilon(moment, correction, rule.epsilon)
             shares.append(share)
         self._moments = np.array(shares)
 

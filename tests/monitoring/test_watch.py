@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -101,6 +102,27 @@ def test_what_decay_takes_off(options: dict[str, object], expected: float) -> No
     optimizer.apply([ops.zeros((2, 2))], [w])
     watch.update()
     np.testing.assert_allclose(watch.observations[0].decay_norm, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"state_precision": "bfloat16"},
+        {"state_precision": "8bit"},
+        {"cautious": True, "lookahead_steps": 5, "gradient_centralization": True},
+        {"groups": [{"pattern": "b", "algorithm": "sgd"}]},
+    ],
+)
+def test_moments_are_looked_at_behind_modifiers(options: dict[str, Any]) -> None:
+    """Gradients of 1e-12 have second moments far below epsilon; 8 bits say nothing of single entries."""
+    a, b = keras.Variable(np.ones((64, 64), "float32"), name="a"), keras.Variable([1.0], name="b")
+    optimizer = ck.AdamW(1e-3, jit_compile=False, **options)
+    watch = ck.Watch(optimizer, every=1)
+    optimizer.apply([keras.random.normal((64, 64), stddev=1e-12, seed=0), ops.ones((1,))], [a, b])
+    watch.update()
+    share = watch.observations[-1].probe.below_epsilon[0]
+    assert math.isnan(share) if options.get("state_precision") == "8bit" else share == 1.0
+    assert watch.monitor.subject.epsilon == optimizer.configuration.rule.innermost.epsilon
 
 
 def test_losses_of_micro_batches() -> None:

@@ -31,7 +31,7 @@ FLAT = 5.0
 
 
 def run(ledger: Ledger, seconds: float) -> None:
-    """Cycle for so long. A growth of the resident memory beyond `FLAT` after the warmup is a failure."""
+    """Cycle for so long. A growth of the memory beyond `FLAT` after the warmup is a failure."""
     import capibara_keras as ck
     from capibara_keras.callbacks import run_state
     from capibara_keras.resuming import archive
@@ -51,7 +51,7 @@ def run(ledger: Ledger, seconds: float) -> None:
             archive.save(Path(folder), *run_state.take(model, [monitor]))
             run_state.put(model, archive.load(Path(folder))[1])
             cycles += 1
-            samples.append((elapsed, resident()))
+            samples.append((elapsed, memory()))
             if elapsed - written > 60:
                 written = elapsed
                 ledger.put("soak", report(samples, cycles, optimizer), final=False)
@@ -70,12 +70,13 @@ def report(samples: list[tuple[float, float]], cycles: int, optimizer: Any) -> d
         "failures": [] if growth <= FLAT else [f"memory grew by {growth:.1f} MiB"],
         "seconds": round(float(times[-1])),
         "updates": int(optimizer.iterations.numpy()),
-        "resident_mib": round(float(np.median(after[-fifth:])), 1),
+        "memory_mib": round(float(np.median(after[-fifth:])), 1),
         "growth_mib": round(growth, 2),
     }
 
 
-def resident() -> float:
-    """Resident memory of this process in MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+def memory() -> float:
+    """Memory of this process in MiB (Linux) that is in no file: pages of libraries come and go as the kernel likes, and
+    could hide a growth."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) / 1024

@@ -61,8 +61,16 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 def trained(optimizer: Any, variables: list[keras.Variable], steps: list[list[Any]]) -> list[np.ndarray]:
+    stateless = keras.backend.backend() == "jax" and isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if stateless and not optimizer.built:
+        optimizer.build(variables)
     for step in steps:
-        optimizer.apply(step, variables)
+        if stateless:  # Keras' `apply` of this wrapper assigns in a traced branch there, whatever it wraps
+            after = optimizer.stateless_apply([v.value for v in optimizer.variables], step, [v.value for v in variables])
+            for variable, value in zip([*variables, *optimizer.variables], [*after[0], *after[1]], strict=True):
+                variable.assign(value)
+        else:
+            optimizer.apply(step, variables)
     return [ops.convert_to_numpy(v) for v in variables]
 
 

@@ -66,8 +66,9 @@ def trained(optimizer: Any, variables: list[keras.Variable], steps: list[list[An
         optimizer.build(variables)
     for step in steps:
         if stateless:  # Keras' `apply` of this wrapper assigns in a traced branch there, whatever it wraps
-            after = optimizer.stateless_apply([v.value for v in optimizer.variables], step, [v.value for v in variables])
-            for variable, value in zip([*variables, *optimizer.variables], [*after[0], *after[1]], strict=True):
+            state = [[v.value for v in part] for part in (optimizer.variables, variables)]
+            weights, rest = optimizer.stateless_apply(state[0], step, state[1])
+            for variable, value in zip([*variables, *optimizer.variables], [*weights, *rest], strict=True):
                 variable.assign(value)
         else:
             optimizer.apply(step, variables)

@@ -26,12 +26,12 @@ class Resume(Attach):
     """Saves the whole run every few batches, and goes on from there in the next `fit`, as if it had never stopped.
 
     Saved are weights, the random states of layers, the optimizer with an open window of micro-batches, metrics, the
-    logs of past epochs, the random states of Python and NumPy, and the position in the data. The run then ends with
-    the same bits as one that was never stopped, as far as the hardware repeats its sums: on TensorFlow, call
+    logs of past epochs, the random states of Python, NumPy and torch, and the position in the data. The run then ends
+    with the same bits as one that was never stopped, as far as the hardware repeats its sums: on TensorFlow, call
     `tf.config.experimental.enable_op_determinism()`.
 
     The position must be exact, so `fit` gets its data in one of two ways, and anything else is refused at the first
-    batch: what `resume.data(…)` makes, on TensorFlow and JAX; or a `tf.data.Dataset` on TensorFlow, whose iterator is
+    batch: what `resume.data(…)` makes, on every backend; or a `tf.data.Dataset` on TensorFlow, whose iterator is
     saved with its shuffle buffer (Python functions, and random ones without a seed, cannot be in it).
 
     After a complete `fit` the files are removed.
@@ -113,10 +113,6 @@ class Resume(Attach):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Bring the saved run back, if there is one."""
-        if keras.backend.backend() not in ("tensorflow", "jax"):
-            raise errors.ConfigError(
-                f"Resume: not on the backend {keras.backend.backend()!r}, where a resumed run ends with other bits"
-            )
         super().on_train_begin(logs)
         steps = self.params.get("steps")
         if self._data is not None and steps != self._data.steps:

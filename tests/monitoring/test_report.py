@@ -144,7 +144,7 @@ def test_panels_share_their_axis() -> None:
 def test_text_of_others_is_no_markup(tmp_path) -> None:
     story = told(30)
     bad = "<script>alert(1)</script>"
-    story.alerts.append(Alert("loss_spike", "warning", bad, bad, bad, 3, 1.0, 2.0))
+    story.alerts.append(Alert("loss_spike", "warning", bad, bad, 3, bad, 1.0, 2.0))
     page = write_page(story, tmp_path, title=bad, configuration={"name": bad, "rate": math.nan}, pictures=False)
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text

@@ -72,7 +72,7 @@ def loss_panel(axes: Any, story: Story) -> None:
     if story.validation:
         axes.plot(*zip(*story.validation, strict=True), "o-", color=ORANGE, markersize=4, label="validation")
     found = verdict(story)
-    if found is not None and math.isfinite(found.eta_steps) and math.isfinite(found.floor):
+    if found is not None and 0 < found.eta_steps < math.inf and math.isfinite(found.floor):
         axes.axhline(found.floor, color=GREEN, linestyle="--", linewidth=1.2, label=f"goes to {found.floor:.3g}")
     if _spans(loss[finite]):
         axes.set_yscale("log")
@@ -111,7 +111,9 @@ def text_panel(axes: Any, story: Story) -> None:
         layer = f" in {_short(alert.layer, 60)}" if alert.layer else ""
         text = f"{alert.level} at {alert.step}: {alert.id}{layer}"
         lines += textwrap.wrap(text, 62, subsequent_indent="   ")
-        lines += textwrap.wrap(alert.suggestion, 58, initial_indent="   ", subsequent_indent="   ")[:2]
+        lines += textwrap.wrap(
+            alert.suggestion, 58, initial_indent="   ", subsequent_indent="   ", max_lines=2, placeholder=" …"
+        )
     text = "\n".join(line if len(line) < 64 else line[:61] + "…" for line in lines[:24])
     axes.text(0, 0.97, text, va="top", ha="left", fontsize=9, family="monospace", transform=axes.transAxes)
 

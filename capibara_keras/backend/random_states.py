@@ -1,4 +1,4 @@
-"""The random generators of torch, from which layers without a seed draw on that backend; elsewhere they have variables."""
+"""The random generators of torch, from which layers without a seed draw there; elsewhere they have variables."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -34,10 +35,25 @@ def rate(value: Any) -> Rate:
     if isinstance(value, str):
         raise errors.ConfigError(f"learning_rate: expected a number, a schedule or a callable, received {value!r}")
     if callable(value):
+        _check_arguments(value)
         return value
     if getattr(value, "shape", None) == ():
         value = float(value)
     return errors.number("learning_rate", value, 0)
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    if isinstance(function, keras.optimizers.schedules.LearningRateSchedule):
+        return
+    try:
+        inspect.signature(function).bind()
+    except ValueError:  # a builtin does not say what it takes
+        return
+    except TypeError:
+        raise errors.ConfigError(
+            f"learning_rate: expected a number, a schedule, or a function without arguments; {function!r} takes some. "
+            "A function of the step becomes a schedule by capibara_keras.schedules.Custom(function)"
+        ) from None
 
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -85,11 +85,6 @@ class Updating(Observing):
                     "or call `optimizer.build(variables)` first"
                 )
             variables = self._trainable_variables
-        if not backend.tracing(grads) and self._is_evaluating:
-            raise errors.ConfigError(
-                "apply: the variables hold the point to be evaluated; call `optimizer.training_mode()` before "
-                "gradients are taken, or give `fit` a callback of capibara_keras, which does"
-            )
         variables = list(variables)
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
             if backend.tracing(grads):  # the trace that is being made takes the place of the one before

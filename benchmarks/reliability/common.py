@@ -17,10 +17,11 @@ class Ledger:
 
     Args:
         path: of the file; made if it is not there.
+        seed: of the parts' random numbers, beside what is counted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, seed: int = 0) -> None:
+        self.path, self.seed = path, seed
         self.entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
     def add(self, part: str, count: int, failures: list[str], **more: int) -> None:
@@ -40,6 +41,10 @@ class Ledger:
     def count(self, part: str) -> int:
         """How many have been done."""
         return int(self.entries.get(part, {}).get("count", 0))
+
+    def random(self, part: str) -> np.random.Generator:
+        """Another one for each seed, and each time that a part goes on."""
+        return np.random.default_rng([self.seed, self.count(part)])
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,10 @@ BATCH = 8
 """Rows."""
 
 
+MEASURED = ("statistics", "variable_norms", "losses", "clip_history", "spike_history", "hyperparameters")
+"""Variables that are not the algorithm's: NaN is what was not measured yet, and a bad batch's numbers are bad."""
+
+
 def configurations() -> dict[str, Callable[[], Any]]:
     """Optimizers that have a clip limit, or a step that does not grow with the gradient."""
     import capibara_keras as ck
@@ -33,6 +37,14 @@ def configurations() -> dict[str, Callable[[], Any]]:
         ),
         "sgd": lambda: ck.SGD(1e-3, momentum=0.9, clipvalue=0.5),
         "lion": lambda: ck.Lion(1e-4, clip_method="adaptive"),
+        "adamw, 8 bits": lambda: ck.AdamW(1e-3, state_precision="8bit"),
+        "adafactor, window of 2": lambda: ck.Optimizer("adafactor", learning_rate=1e-3, gradient_accumulation_steps=2),
+        "lamb, spikes skipped": lambda: ck.Optimizer("lamb", learning_rate=1e-3, skip_spikes=3.0),
+        "muon": lambda: ck.Optimizer("muon", learning_rate=1e-3),
+        "soap, clipped units": lambda: ck.Optimizer("soap", learning_rate=1e-3, clip_method="agc", clip_value=0.1),
+        "ademamix, cautious, lookahead": lambda: ck.Optimizer(
+            "ademamix", learning_rate=1e-3, cautious=True, lookahead_steps=3, global_clipnorm=1.0
+        ),
         "schedule-free": lambda: ck.ScheduleFreeAdamW(1e-3, global_clipnorm=1.0),
     }
 
@@ -64,10 +76,12 @@ def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
     """
     import keras
 
-    end, rng = time.monotonic() + seconds, np.random.default_rng(ledger.count("poison"))
+    end, rng = time.monotonic() + seconds, ledger.random("poison")
     x, y = regression(BATCH)
     while ledger.count("poison") < count and time.monotonic() < end:
         for name, make in configurations().items():
+            if time.monotonic() > end:
+                break
             model, failures, done = network(make()), [], 0
             model.train_on_batch(x, y)
             for _ in range(PIECE):
@@ -81,9 +95,10 @@ def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
                 if not moved <= 0.1:
                     failures.append(f"{name}, {kind}: a weight moved by {moved}")
                     break
-            state = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables if v.name.endswith(("_m", "_v"))]
-            if not all(np.isfinite(a).all() for a in state):
-                failures.append(f"{name}: the state is not finite")
+            state = {v.name: v for v in model.optimizer.variables if v.name not in MEASURED and "float" in v.dtype}
+            bad = [v for v in state if not np.isfinite(keras.ops.convert_to_numpy(state[v])).all()]
+            if bad:
+                failures.append(f"{name}: the state is not finite: {bad}")
             before = model.get_weights()
             for _ in range(6):
                 model.train_on_batch(x, y)

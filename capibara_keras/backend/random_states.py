@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The random generators of torch, which layers without a seed draw from on that backend; elsewhere they have variables."""
-=======
 """The random generators of torch, from which layers without a seed draw there; elsewhere they have variables."""
->>>>>>> reliable
 
 from __future__ import annotations
 

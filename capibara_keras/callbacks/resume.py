@@ -17,6 +17,7 @@ from capibara_keras.backend.iterators import is_iterator, position_of, take_posi
 from capibara_keras.callbacks import run_state
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.gate import Gate
+from capibara_keras.files import writable_directory
 from capibara_keras.resuming import ResumableData, archive, sources
 
 __all__ = ["Resume"]
@@ -117,7 +118,7 @@ class Resume(Attach):
         steps = self.params.get("steps")
         if self._data is not None and steps != self._data.steps:
             raise errors.ConfigError(f"fit: give steps_per_epoch=data.steps ({self._data.steps}), received {steps}")
-        self._prepare_directory()
+        writable_directory("directory", self.directory)
         self._start, self._checked, self._saved, self._epochs = None, False, 0, []
         if self._data is None:
             self._found = archive.load(self.directory)
@@ -247,15 +248,6 @@ class Resume(Attach):
     def _epochs_begun(self, epoch: int) -> bool:
         """Whether this is the first epoch of the run, or the one that it is resumed in: nothing new to save."""
         return epoch == 0 or (self._start is not None and epoch == self._start[0])
-
-    def _prepare_directory(self) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            probe = self.directory / f"writing-{os.getpid()}.run"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise errors.ConfigError(f"directory: cannot write in {str(self.directory)!r}: {error.strerror}") from error
 
     # Signals -------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from capibara_keras import errors
 from capibara_keras.callbacks.health_monitor import HealthMonitor
+from capibara_keras.files import writable_directory
 from capibara_keras.monitoring.report import Story, write_page
-from capibara_keras.monitoring.report.page import checked_directory
 
 __all__ = ["TrainingReport"]
 
@@ -50,7 +50,7 @@ class TrainingReport(HealthMonitor):
         self, directory: str | Path, seconds: float = 60.0, title: str = "Training report", **monitor: Any
     ) -> None:
         super().__init__(**monitor)
-        self.directory = checked_directory(directory)
+        self.directory = writable_directory("directory", directory)
         self.seconds = errors.number("seconds", seconds, 0)
         self.title = title
         self.story = Story(())

@@ -170,7 +170,7 @@ def test_bad_input(tmp_path) -> None:
     with pytest.raises(ck.ConfigError, match="it is empty"):
         ck.write_report({"loss": []}, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ck.ConfigError, match="directory: cannot make"):
+    with pytest.raises(ck.ConfigError, match="directory: cannot write"):
         ck.TrainingReport(tmp_path / "file" / "below")
     with pytest.raises(ck.ConfigError, match="seconds"):
         ck.TrainingReport(tmp_path, seconds=-1)
@@ -212,7 +212,7 @@ def test_a_full_disk_costs_pages_and_not_the_training(tmp_path, monkeypatch) -> 
 
     model, x, y = small()
     report = ck.TrainingReport(tmp_path, seconds=1e-6, print_fn=lambda text: None)
-    monkeypatch.setattr("capibara_keras.monitoring.report.page.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.warns(UserWarning, match="the run goes on.*No space left"):
         model.fit(x, y, batch_size=16, verbose=0, callbacks=[report])
     assert report.story.updates == -(-len(x) // 16) and os.listdir(tmp_path) == []

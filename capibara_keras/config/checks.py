@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -34,10 +35,25 @@ def rate(value: Any) -> Rate:
     if isinstance(value, str):
         raise errors.ConfigError(f"learning_rate: expected a number, a schedule or a callable, received {value!r}")
     if callable(value):
+        if not isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+            _without_arguments(value)
         return value
     if getattr(value, "shape", None) == ():
         value = float(value)
     return errors.number("learning_rate", value, 0)
+
+
+def _without_arguments(value: Callable[..., Any]) -> None:
+    """Refuse a function of the step, which would fail at the first update."""
+    try:
+        inspect.signature(value).bind()
+    except TypeError as error:
+        raise errors.ConfigError(
+            f"learning_rate: a callable is called without arguments ({error}). A function of the step is a schedule: "
+            "give capibara_keras.schedules.Custom(function)"
+        ) from error
+    except ValueError:  # a builtin that does not tell
+        pass
 
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 from keras import ops
 
@@ -280,6 +281,11 @@ def test_an_option_of_another_schedule() -> None:
         (lambda: ck.Adam().reconfigure({"beta1": 2}), "beta_1: expected a number in [0, 1), received 2"),
         (lambda: ck.Adam().reconfigure({"bta_1": 0.5}), "unknown option 'bta_1'. Did you mean 'beta_1'?"),
         (lambda: setattr(ck.Adam(), "beta_1", 2), "beta_1: expected a number in [0, 1), received 2"),
+        (lambda: ck.Adam(lambda step: 0.1), "called without arguments (missing a required argument: 'step')"),
+        (
+            lambda: ck.Adam(groups=[{"pattern": "head", "learning_rate": 0.1}]),
+            "groups: 'learning_rate' of 'head': a group has 'rate', which multiplies",
+        ),
         (lambda: setattr(ck.Adam(), "foreach", 1), "foreach: expected True or False, received 1"),
     ],
 )
@@ -413,6 +419,17 @@ def test_unknown_variables() -> None:
     text = message(lambda: optimizer.apply([ONES[0], ONES[0]], others))
     assert "stranger" in text
     assert "built with" in text
+
+
+def test_variables_and_gradients_exchanged() -> None:
+    text = message(lambda: sgd().step([keras.Variable([1.0])], [ops.ones(1)]))
+    assert "expected variables as the second argument, received a" in text and "Gradients come first" in text
+
+
+def test_numbers_cannot_be_read_in_a_compiled_function() -> None:
+    optimizer, ws = built()
+    compiled = tf.function(lambda: optimizer.step(ONES, ws, return_metrics=True), autograph=False)
+    assert "cannot be read inside a compiled function" in message(compiled)
 
 
 def test_dictionaries_that_do_not_match() -> None:

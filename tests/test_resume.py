@@ -214,6 +214,13 @@ def test_steps_are_needed(tmp_path: Path) -> None:
         regressor(ck.Adam()).fit(data, steps_per_epoch=4, shuffle=False, verbose=0, callbacks=[resume])
 
 
+def test_data_without_the_callback_warn(tmp_path: Path) -> None:
+    """Nothing would be saved, and nobody would know."""
+    data = ck.Resume(tmp_path).data(regression(), 4)
+    with pytest.warns(UserWarning, match=r"nothing is saved: give fit callbacks=\[resume\]"):
+        regressor(ck.Adam()).fit(data, steps_per_epoch=data.steps, epochs=2, shuffle=False, verbose=0)
+
+
 def test_every_row_once_per_epoch(tmp_path: Path) -> None:
     data = ck.Resume(tmp_path).data(np.arange(10), 4)
     epochs = [np.concatenate([data[3 * epoch + i][0] for i in range(3)]) for epoch in range(2)]

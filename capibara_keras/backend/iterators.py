@@ -28,7 +28,10 @@ def position_of(iterator: Any) -> dict[str, np.ndarray]:
 
     policy = iterator._dataset.options().experimental_external_state_policy
     if policy not in (None, tf.data.experimental.ExternalStatePolicy.FAIL):  # Keras' own, for arrays it shuffles
-        raise ConfigError(f"the position in this data cannot be saved: its state outside is lost ({policy.name})")
+        raise ConfigError(
+            "the position in this data cannot be saved: these are arrays that fit shuffles itself, or a dataset whose "
+            f"external_state_policy is {policy.name}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             tf.train.Checkpoint(iterator=iterator).write(f"{folder}/iterator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from capibara_keras.batchnorm import sync_batchnorm
+from capibara_keras.callbacks.schedule_end import require_total, warn_if_over
 from capibara_keras.core import Core
 from capibara_keras.unwrap import optimizers_of
 
@@ -31,6 +32,7 @@ class Attach(keras.callbacks.Callback):
     """
 
     async_safe = True
+    _first_epoch = False
 
     @property
     def optimizers(self) -> list[Core]:
@@ -44,14 +46,15 @@ class Attach(keras.callbacks.Callback):
         if len(found) != 1:
             raise TypeError(
                 f"{type(self).__name__} needs a model compiled with one optimizer of capibara_keras, found "
-                f"{[type(optimizer).__name__ for optimizer in found]} in {type(self.model.optimizer).__name__}"
+                f"{len(found)} in {type(self.model.optimizer).__name__}. Compile with an optimizer of this package; "
+                "Optimizer.from_keras(model.optimizer) makes one that goes on from Keras' own"
             )
         return found[0]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Bring the total, and make `fit` trace anew where options changed."""
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        stale = False
+        stale, self._first_epoch = False, True
         for optimizer in self.optimizers:
             total = self.total_updates(steps, epochs) if steps and epochs else None
             if optimizer.sync_batchnorm:
@@ -62,6 +65,8 @@ class Attach(keras.callbacks.Callback):
             ):  # else it has a part of the model
                 optimizer.build(self.model.trainable_variables)
             stale = optimizer.attach(model=self.model, total_steps=total) or stale
+            if total is None:
+                require_total(optimizer)
         if stale:
             self.model.make_train_function(force=True)
         self._move(evaluating=False)
@@ -75,6 +80,9 @@ class Attach(keras.callbacks.Callback):
         """From here on `fit` cannot end other than by an error."""
         for optimizer in self.optimizers:
             optimizer.let_fit_end(False)
+            if self._first_epoch:
+                warn_if_over(optimizer)
+        self._first_epoch = False
         self._move(evaluating=False)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:

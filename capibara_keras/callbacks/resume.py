@@ -118,6 +118,8 @@ class Resume(Attach):
         steps = self.params.get("steps")
         if self._data is not None and steps != self._data.steps:
             raise errors.ConfigError(f"fit: give steps_per_epoch=data.steps ({self._data.steps}), received {steps}")
+        if self._data is not None:
+            self._data.is_watched = True
         writable_directory("directory", self.directory)
         self._start, self._checked, self._saved, self._epochs = None, False, 0, []
         if self._data is None:

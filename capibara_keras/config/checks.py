@@ -35,25 +35,25 @@ def rate(value: Any) -> Rate:
     if isinstance(value, str):
         raise errors.ConfigError(f"learning_rate: expected a number, a schedule or a callable, received {value!r}")
     if callable(value):
-        _check_arguments(value)
+        if not isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+            _without_arguments(value)
         return value
     if getattr(value, "shape", None) == ():
         value = float(value)
     return errors.number("learning_rate", value, 0)
 
 
-def _check_arguments(function: Callable[..., Any]) -> None:
-    if isinstance(function, keras.optimizers.schedules.LearningRateSchedule):
-        return
+def _without_arguments(value: Callable[..., Any]) -> None:
+    """Refuse a function of the step, which would fail at the first update."""
     try:
-        inspect.signature(function).bind()
-    except ValueError:  # a builtin does not say what it takes
-        return
-    except TypeError:
+        inspect.signature(value).bind()
+    except TypeError as error:
         raise errors.ConfigError(
-            f"learning_rate: expected a number, a schedule, or a function without arguments; {function!r} takes some. "
-            "A function of the step becomes a schedule by capibara_keras.schedules.Custom(function)"
-        ) from None
+            f"learning_rate: a callable is called without arguments ({error}). A function of the step is a schedule: "
+            "give capibara_keras.schedules.Custom(function)"
+        ) from error
+    except ValueError:  # a builtin that does not tell
+        pass
 
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -123,6 +123,10 @@ def _group(options: Any) -> Group:
     policy, _ = _clip(given)
     allowed = ("pattern", "rate", "weight_decay", "algorithm", *fields, *CLIPS, *CLIPPING)
     for name in given:
+        if name in ("learning_rate", "lr_multiplier", "multiplier"):
+            raise errors.ConfigError(
+                f"groups: {name!r} of {pattern!r}: a group has 'rate', which multiplies the optimizer's; 0.1 is a tenth"
+            )
         if name not in ("rate", "weight_decay"):
             raise errors.unknown(f"option of group {pattern!r}", name, allowed)
     return Group(pattern, rule=rule, clip=None if isinstance(policy, NoClip) else policy, **given)

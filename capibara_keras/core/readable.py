@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from capibara_keras import errors, pipeline, readings
+from capibara_keras import backend, errors, pipeline, readings
 from capibara_keras.core.stateful import Stateful
 from capibara_keras.readings import RecentUpdates
 from capibara_keras.records import StepRecord
@@ -30,6 +30,11 @@ class Readable(Stateful):
         """
         if not self.built:
             raise errors.ConfigError("statistics: there are none before the first update")
+        if backend.tracing([]):
+            raise errors.ConfigError(
+                "statistics: numbers cannot be read inside a compiled function. There, call `apply` or `step` without "
+                "`return_metrics`, and `optimizer.statistics()` outside"
+            )
         latest = readings.recent(self._state, length=1)
         values = {name: float(column[0]) if len(column) else np.nan for name, column in latest.statistics.items()}
         skipped, clipped = values.pop("skipped") == 1, values.pop("clipped") == 1

@@ -86,6 +86,12 @@ class Updating(Observing):
                 )
             variables = self._trainable_variables
         variables = list(variables)
+        for v in variables:
+            if not hasattr(v, "assign"):
+                raise errors.ConfigError(
+                    f"apply: expected variables as the second argument, received a {type(v).__name__}. Gradients come "
+                    "first, then variables"
+                )
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
             if backend.tracing(grads):  # the trace that is being made takes the place of the one before
                 self._set(_traced=False)

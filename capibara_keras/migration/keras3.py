@@ -206,6 +206,8 @@ def _take_over_scaled(optimizer: Any, make: Callable[[Mapping[str, Any]], Any]) 
 def _translation(optimizer: Any) -> Translation:
     """By the exact class: one that is derived from it may do anything."""
     name = type(optimizer).__name__
+    if isinstance(optimizer, str):
+        raise errors.ConfigError(f"from_keras: expected an optimizer of Keras, received {optimizer!r}")
     if name not in TRANSLATIONS or getattr(keras.optimizers, name, None) is not type(optimizer):
         shown = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
         raise errors.ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from typing import Any
 
@@ -15,6 +16,9 @@ __all__ = ["ResumableData"]
 
 KEPT = 4096
 """Batches whose fingerprints are kept; more than are ever read ahead."""
+
+UNWATCHED = 8
+"""The first batch that only a training reads: before it begins, Keras looks at two."""
 
 LOOKED_AT = 1 << 16
 """Bytes of each array that a fingerprint is of."""
@@ -39,6 +43,7 @@ class ResumableData(keras.utils.PyDataset):
         super().__init__()
         self.source, self.steps, self.start = source, source.steps, (epoch, place)
         self.prints: dict[int, int] = {}
+        self.is_watched = False
         if fingerprint is not None and place and _fingerprint(source.batch(epoch, place - 1)) != fingerprint:
             raise CheckpointError(
                 f"data: batch {place - 1} of epoch {epoch} is not the one that the saved run trained on. The data, its "
@@ -51,6 +56,10 @@ class ResumableData(keras.utils.PyDataset):
         return None
 
     def __getitem__(self, index: int) -> Any:
+        if index == UNWATCHED and not self.is_watched:
+            warnings.warn(
+                "the data of Resume are read without it, so nothing is saved: give fit callbacks=[resume]", stacklevel=2
+            )
         epoch, place = self.start
         number = epoch * self.steps + max(index, place)
         batch = self.source.batch(*divmod(number, self.steps))

@@ -75,6 +75,28 @@ def test_a_missing_total_says_what_to_do(how: str) -> None:
     assert "max_steps" in str(raised.value)  # other names of the option too
 
 
+def test_data_without_a_length_are_named() -> None:
+    """Before the first batch: the callback is there, but cannot know the total."""
+
+    def forever() -> Any:
+        while True:
+            yield ONES[:3], ONES[:3]
+
+    with pytest.raises(ck.ConfigError, match=r"the data have no length.*steps_per_epoch=.*total_steps="):
+        line(sgd(1.0, **RATIOS)).fit(forever(), verbose=0, callbacks=[ck.Attach()])
+
+
+def test_a_fit_after_the_end_of_the_schedule_warns() -> None:
+    """The same `fit` again would train at the rate 0; with `initial_epoch` it goes on, and says nothing."""
+    model = line(sgd(1.0, scheduler_type="linear_with_warmup"))
+    model.fit(ONES, ONES, batch_size=3, epochs=2, verbose=0, callbacks=[ck.Attach()])
+    with pytest.warns(UserWarning, match=r"ended at update 8, and 8 were made.*stays 0\. To go on, .*initial_epoch"):
+        model.fit(ONES, ONES, batch_size=3, epochs=2, verbose=0, callbacks=[ck.Attach()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(ONES, ONES, batch_size=3, initial_epoch=4, epochs=5, verbose=0, callbacks=[ck.Attach()])
+
+
 def test_attach_by_hand() -> None:
     optimizer = sgd(1.0, **RATIOS)
     optimizer.attach(total_steps=8)
@@ -138,7 +160,7 @@ def test_log_statistics_refuses_bad_arguments(arguments: dict[str, Any], message
 
 
 def test_callbacks_refuse_a_foreign_optimizer() -> None:
-    with pytest.raises(TypeError, match=r"one optimizer of capibara_keras, found \[\] in SGD"):
+    with pytest.raises(TypeError, match=r"one optimizer of capibara_keras, found 0 in SGD.*from_keras"):
         line(keras.optimizers.SGD()).fit(ONES, ONES, verbose=0, callbacks=[ck.LogStatistics()])
 
 

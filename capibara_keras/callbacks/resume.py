@@ -134,6 +134,7 @@ class Resume(Attach):
             self.model._initial_epoch = position["epoch"]
         if self.on_sigterm and threading.current_thread() is threading.main_thread():
             self._terminated = False
+            self._release_signal()  # an earlier fit may have ended by an error
             self._usual = signal.signal(signal.SIGTERM, self._on_signal)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -254,7 +255,19 @@ class Resume(Attach):
     # Signals -------------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        """End at the next batch, if there will be one: an error may have ended `fit` without `on_train_end`."""
+        if self._terminated or not self._is_in_fit(frame):
+            self._release_signal()
+            os.kill(os.getpid(), signal.SIGTERM)
         self._terminated = True
+
+    def _is_in_fit(self, frame: Any) -> bool:
+        """Whether what the main thread does now was called by `fit` of this model."""
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is self.model:
+                return True
+            frame = frame.f_back
+        return False
 
     def _release_signal(self) -> None:
         if self._usual is not None:

@@ -61,6 +61,9 @@ FITTING: dict[str, list[Any]] = {
 }  # fmt: skip
 """Given to one option, beside the others."""
 
+PROBES = ("last_active", "gradient_entries", "gradient_alignment", "micro_batches")
+"""Variables that begin anew with each monitor, so that no file holds them."""
+
 
 def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
     """Until there are `count` in the ledger, or for so many seconds."""
@@ -151,7 +154,7 @@ def outcome(options: dict[str, Any]) -> str:
     import capibara_keras as ck
 
     def values(variables: Any) -> dict[str, np.ndarray]:
-        return {v.name: np.array(keras.ops.convert_to_numpy(v)) for v in variables}
+        return {v.name: np.array(keras.ops.convert_to_numpy(v)) for v in variables if v.name not in PROBES}
 
     weights = [keras.Variable(np.full((3, 2), 0.5, "float32"), name="a"), keras.Variable([0.1, 0.2], name="b")]
     gradients = [keras.ops.full((3, 2), 0.01), keras.ops.array([0.01, -0.02])]

@@ -77,15 +77,12 @@ def main() -> None:
     """Search, report, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=TASKS, default="digits")
-    parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=480, help="batches of a trial")
-    parser.add_argument("--out", type=Path, default=Path("optimizer_tuning"))
+    parser.add_argument("--out", type=Path, default=Path("runs/tune_optimizer"))
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    trials, steps = (4, 32) if given.quick else (given.trials, given.steps)
+    trials, steps = (4, 32) if given.quick else (30, 480)
     network, data = TASKS[given.model]
     model, (train, validation) = network(), data()
-
     tuner = ck.OptimizerAutoTuner(SPACE, max_trials=trials, directory=given.out)
     best = tuner.find_optimal_hyperparameters(model, train, validation, steps, steps // 3)
     print(tuner.table(most=5))
@@ -93,7 +90,6 @@ def main() -> None:
 
     model.fit(*train, epochs=max(1, steps // -(-len(train[0]) // 32)), verbose=0)
     default = float(model.evaluate(*validation, verbose=0, return_dict=True)["loss"])
-    assert tuner.best is not None
     print(f"validation loss: Adam with its defaults {default:.4f}, tuned {tuner.best.score:.4f}")
     for name, value in best.items():
         print(f"  {name}: {value}")

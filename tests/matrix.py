@@ -56,7 +56,7 @@ PYTEST = ("-m", "pytest", "-q", *TESTS)
 ROWS = {
     "oldest": Row(("tensorflow-cpu==2.19.1", "keras==3.12.0"), "tensorflow", (PYTEST, (*RESUMED, "tf.data"))),
     "newest": Row(("tensorflow-cpu", "keras"), "tensorflow", (PYTEST, (*RESUMED, "tf.data"))),
-    "jax": Row(("jax", "keras"), "jax", ((*RESUMED, "generator"),)),
+    "jax": Row(("jax", "keras"), "jax", (("-m", "pytest", "-q", "tests/migration"), (*RESUMED, "generator"))),
     "torch": Row(("torch", "keras"), "torch", (("-c", SMOKE), (*RESUMED, "generator", "loss scaling"))),
 }
 

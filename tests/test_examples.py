@@ -140,11 +140,21 @@ def test_jax_data_parallel() -> None:
 
 
 @pytest.mark.slow
-def test_the_seed() -> None:
+def test_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of the founding document, in its order."""
-    printed = example("seed.py", "--quick")
-    assert "Learning rate at step 50000: 3.39e-04" in printed and "Optimal:" in printed
-    assert "resource_efficient: " in printed
+    printed = example("seed.py")
+    assert "Learning rate at step 50000: 3.39e-04" in printed and "resource_efficient: " in printed
+    monkeypatch.chdir(tmp_path)
+    printed = example("seed_training.py", "--quick")
+    assert "Updates: 9" in printed and "trial 3/3" in printed and "  learning_rate: " in printed
+    assert len(list((tmp_path / "runs" / "seed" / "plots").glob("*.png"))) == 4
+
+
+def test_an_example_is_short() -> None:
+    """One lesson. The demo is a program, with a module beside it."""
+    for path in (ROOT / "examples").glob("*.py"):
+        if path.name not in ("train_language_model.py", "language_model.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) < 100, path.name
 
 
 def test_every_example_is_run() -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Ledger", "network", "regression", "state"]
+__all__ = ["MEASURED", "Ledger", "network", "regression", "state"]
+
+MEASURED = ("statistics", "variable_norms", "losses", "clip_history", "spike_history", "hyperparameters")
+"""Variables that are not the algorithm's: NaN is what was not measured yet, and a bad batch's numbers are bad."""
 
 
 class Ledger:

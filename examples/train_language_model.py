@@ -9,7 +9,8 @@ Everything lands in runs/language_model (`--out` changes it):
     history.json            settings, each update's loss, learning rate and gradient norm, validation losses
     step-NNNNNN.weights.h5  weights and optimizer state after the update that history.json ends with
     curves.png, curves.svg  the three curves
-    report.html             loss, norms and layers on one page, with what a monitor has to say; kept up to date
+    report.html             loss, norms and layers on one page, with what a monitor has to say; kept up to date. After
+                            `--resume` it begins there
     sample.txt              what the model writes after "def "
 """
 

@@ -216,6 +216,8 @@ def test_without_a_recipe_nothing_is_made_up() -> None:
     assert choices["learning_rate"].reason == "given by you"
     assert choices["beta_1"].reason.startswith("default")
     assert "recipe" not in choices
+    named = {c.option: c.reason for c in ck.AdamW(weight_decay=0.1).explain(print_fn=quiet)}
+    assert named["epsilon"].startswith("default") and named["weight_decay"] == "given by you"
 
 
 # Memory -----------------------------------------------------------------------------------------------------

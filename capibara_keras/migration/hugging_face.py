@@ -47,7 +47,7 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 """`optim` -> the algorithm, with the defaults of torch's class of that name."""
 
-_ABOUT_THE_UPDATE = ("adam", "lr_", "learning_rate", "warmup", "weight_decay", "max_grad", "optim")
+_ABOUT_THE_UPDATE = ("adam", "lr_", "learning_", "warmup", "weight_d", "max_g", "max_st", "gradient_acc", "optim")
 
 _Given = Mapping[str, Any]
 

@@ -31,8 +31,8 @@ class LossLine(Record):
     'loss (mean of 32 samples)'
     """
 
-    distances: np.ndarray
-    losses: np.ndarray
+    distances: np.ndarray = field(repr=False)
+    losses: np.ndarray = field(repr=False)
     seed: int
     samples: int
 
@@ -78,9 +78,9 @@ class LossPlane(Record):
     (0.0, nan)
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    losses: np.ndarray
+    x: np.ndarray = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    losses: np.ndarray = field(repr=False)
     seed: int
     samples: int
     path: np.ndarray = field(default_factory=lambda: landscape_plots.NO_PATH)

@@ -189,7 +189,7 @@ def vanishing(history: History, limit: float) -> tuple[np.ndarray, float]:
     if not len(found):
         return found, 0.0
     largest = np.nanmax(rms[history.subject.matrices])
-    return found, math.log10(largest / max(rms[found].min(), 1e-300))
+    return found, math.log10(largest) - math.log10(max(rms[found].min(), 1e-300))
 
 
 def gradient_rms(history: History) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,13 @@ class RangeTest(Record):
     >>> test = read_range(rates, np.where(rates < 0.1, 2 - 10 * rates, 50 * rates), 2.0, False)
     >>> f"{test.largest_stable:.2f}", test.rose
     ('0.06', True)
+    >>> test  # without the arrays
+    RangeTest(start_loss=2.0, diverged=False, steepest=0.0398..., largest_stable=0.0630...)
     """
 
-    rates: np.ndarray
-    losses: np.ndarray
-    smoothed: np.ndarray
+    rates: np.ndarray = field(repr=False)
+    losses: np.ndarray = field(repr=False)
+    smoothed: np.ndarray = field(repr=False)
     start_loss: float
     diverged: bool
     steepest: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ class ScheduleCurve(Record):
     (1.0, 'update (index)')
     """
 
-    steps: np.ndarray
-    rates: np.ndarray
+    steps: np.ndarray = field(repr=False)
+    rates: np.ndarray = field(repr=False)
     warmup_steps: int = 0
     total_steps: float = float("nan")
     name: str = "schedule"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ class Looking(Stepping):
         configuration = self.configuration
         sizes = variables_of(self._trainable_variables) if self.built else None
         recipe = None if configuration.recipe is None else remade(configuration.recipe, sizes)
-        defaults = config.parse({"algorithm": configuration.algorithm}).to_options()
+        defaults = config.parse({"algorithm": configuration.algorithm}).to_options() | _defaults_of(type(self))
         choices = explained(configuration.to_options(), recipe, defaults)
         print_fn(text_of(choices))
         return choices
@@ -239,3 +240,9 @@ class Looking(Stepping):
         trained = self._trainable_variables if model is None else model.trainable_variables
         others = [] if model is None else model.non_trainable_variables
         return memory_report(self.configuration, trained, others)
+
+
+def _defaults_of(kind: type) -> dict[str, Any]:
+    """Of a class that has Keras' defaults, in its arguments."""
+    given = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in given if p.default is not p.empty and p.name != "algorithm"}

@@ -32,7 +32,7 @@ def box(axes: Axes, y: float, name: str, what: str, options: str, colour: str) -
     """One stage."""
     axes.add_patch(FancyBboxPatch((0, y), 7.6, 0.62, boxstyle="round,pad=0.04", facecolor=colour, edgecolor="#555555"))
     axes.text(0.15, y + 0.31, name, weight="bold", va="center", size=11)
-    axes.text(1.75, y + 0.31, what, va="center", size=9)
+    axes.text(1.95, y + 0.31, what, va="center", size=9)
     axes.text(7.85, y + 0.31, options, va="center", size=8.5, family="monospace", color="#444444")
 
 

@@ -204,6 +204,7 @@ def test_hugging_face_options(arguments: dict[str, Any], expected: dict[str, Any
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"adam_beta_1": 0.8}, "Did you mean 'adam_beta1'"),
+        ({"learning_rat": 0.8}, "Did you mean 'learning_rate'"),
     ],
     ids=str,
 )

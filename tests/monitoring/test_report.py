@@ -6,15 +6,17 @@ import json
 import math
 import os
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import capibara_keras as ck
 from capibara_keras.monitoring import Alert, Observation, Subject
 from capibara_keras.monitoring.report import Story, write_page
-from capibara_keras.monitoring.report.panels import _names, _smoothed, draw, verdict
+from capibara_keras.monitoring.report.panels import _names, _smoothed, draw, histogram_panel, verdict
 from tests.models import classifier, digits
 
 
@@ -244,3 +246,16 @@ def test_a_page_names_what_ended_the_training(tmp_path) -> None:
     with pytest.raises(FloatingPointError):
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[report])
     assert "nonfinite" in report.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.45, 0.7), (0.05, 2.0), (1e-4, 1e2)])
+def test_ticks_of_the_histogram(low: float, high: float) -> None:
+    """Some, and no two alike, over a tenth of a decade and over six."""
+    norms = np.geomspace(low, high, 100)
+    figure = Figure()
+    axes = figure.subplots()
+    histogram_panel(axes, SimpleNamespace(early=norms, late=norms))
+    figure.canvas.draw()
+    limits = axes.get_xlim()
+    shown = [label.get_text() for label in axes.get_xticklabels() if limits[0] <= label.get_position()[0] <= limits[1]]
+    assert len(shown) >= 3 and len(set(shown)) == len(shown)

@@ -170,8 +170,8 @@ def histogram_panel(axes: Any, story: Story) -> None:
     axes.hist(late, bins, color=ORANGE, alpha=0.5, label=f"last {len(late)}", hatch="//", edgecolor="white")
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter("")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high - low < 2 else (1.0,), numticks=7))
-    axes.xaxis.set_major_formatter("{x:.1g}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high - low < 3 else (1.0,), numticks=6))
+    axes.xaxis.set_major_formatter("{x:g}")
     _labels(axes, "Gradient norms, then and now", "updates", xlabel="L2 norm (loss / weight)")
 
 

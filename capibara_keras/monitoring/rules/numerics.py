@@ -97,7 +97,7 @@ RULES = (
         "critical",
         bad_gradient,
         limit=1,
-        message="the gradient is NaN or infinite in {value:.0f} updates in a row, with a finite loss{layers}",
+        message="the gradient is NaN or infinite (updates in a row: {value:.0f}), with a finite loss{layers}",
         suggestion="look there for sqrt(0), log(0), 0/0 or a norm of zeros (add 1e-6 inside); in float16 scale the "
         "loss; if it happens again lower the learning rate 10 times, to {rate:.1e}",
         causes=("nonfinite_parameter", "nonfinite_loss"),

@@ -294,7 +294,8 @@ def write_tensorboard(search: Search, metric: str, folder: Path) -> None:
         options = {k: v if isinstance(v, (bool, int, float, str)) else repr(v) for k, v in trial.options.items()}
         end = "STATUS_SUCCESS" if trial.status in ("completed", "pruned") else "STATUS_FAILURE"
         for made in (hparams.session_start_pb(options), hparams.session_end_pb(_status(end))):
-            writer.add_event(Event(summary=made))
+            # beside TensorFlow they are of its own class, which an event of tensorboard does not take
+            writer.add_event(Event(summary=Summary.FromString(made.SerializeToString())))
         for name, values in trial.curve.items():
             for step, value in zip(trial.curve["step"], values, strict=False):
                 if name != "step":

@@ -50,6 +50,28 @@ def test_records_survive_json() -> None:
         assert math.isnan(back.score) == math.isnan(trial.score)
 
 
+def test_tensorboard_reads_the_trials(tmp_path: Path) -> None:
+    """By its own readers: options, how each trial ended, the curve. Written again, nothing is there twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    search = made()
+    for _ in range(2):
+        report.write_tensorboard(search, "val_loss", tmp_path)
+    assert len(list(tmp_path.rglob("events*"))) == len(search.trials)
+    for trial in search.trials:
+        events = EventAccumulator(str(tmp_path / f"trial_{trial.number:04d}")).Reload()
+        content = events.PluginTagToContent("hparams")
+        start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+        found = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
+        assert found == trial.options
+        end = metadata.parse_session_end_info_plugin_data(content[metadata.SESSION_END_INFO_TAG])
+        good = trial.status in ("completed", "pruned")
+        assert end.status == (api_pb2.STATUS_SUCCESS if good else api_pb2.STATUS_FAILURE)
+        curve = [(event.step, event.value) for event in events.Scalars("val_loss")]
+        np.testing.assert_allclose(curve, list(zip(trial.curve["step"], trial.curve["val_loss"], strict=True)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("maximize", [False, True])
 def test_best(maximize: bool) -> None:
     """Of those measured in full; the curve of the best so far never gets worse."""

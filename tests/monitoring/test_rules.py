@@ -260,6 +260,18 @@ def test_a_swing_that_takes_back_what_was_gained() -> None:
     """By 4 % of the loss only, and slowly; the same beside a large gain is no matter."""
     swinging = changed(healthy(), 0, lambda x: {"loss": 1.0 + 0.1 * 0.9**x.update + 0.04 * math.sin(x.update / 9)})
     assert said(swinging) == ["loss_oscillation"]
+
+
+@pytest.mark.parametrize("width", [4, 5, 7])
+def test_a_fall_in_the_form_of_an_s_does_not_swing(width: int) -> None:
+    """No parabola follows it, and what is left has a period of a third of the window."""
+    rng = np.random.default_rng(0)
+
+    def falling(x: Observation) -> dict[str, float]:
+        height = 1.4 / (1 + math.exp((x.update - 55) / width)) + 0.003
+        return {"loss": height * (1 + 0.02 * rng.normal())}
+
+    assert "loss_oscillation" not in said(changed(healthy(), 0, falling))
     learned = changed(healthy(), 0, lambda x: {"loss": 1.0 + 0.97**x.update + 0.04 * math.sin(x.update / 9)})
     assert said(learned) == []
 

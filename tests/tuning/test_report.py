@@ -69,7 +69,9 @@ def test_tensorboard_reads_the_trials(tmp_path: Path) -> None:
         good = trial.status in ("completed", "pruned")
         assert end.status == (api_pb2.STATUS_SUCCESS if good else api_pb2.STATUS_FAILURE)
         curve = [(event.step, event.value) for event in events.Scalars("val_loss")]
-        np.testing.assert_allclose(curve, list(zip(trial.curve["step"], trial.curve["val_loss"], strict=True)), rtol=1e-6)
+        np.testing.assert_allclose(
+            curve, list(zip(trial.curve["step"], trial.curve["val_loss"], strict=True)), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("maximize", [False, True])

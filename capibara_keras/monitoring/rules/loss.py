@@ -19,6 +19,9 @@ PERIODS = (128, 256)
 SWING, LEAST_SWING = 0.2, 0.01
 """Amplitude as a share of the level or of what was gained; and the least share of the level that is worth a word."""
 
+RISE = 2.0
+"""Amplitudes that the loss rises by, in all, in a window that holds three periods at least: of a wave these are six."""
+
 _QUADRATICS = {n: np.linalg.qr(np.vander(np.linspace(-1, 1, n), 3))[0] for n in PERIODS}
 _HANN = {n: np.hanning(n) for n in PERIODS}
 """An orthonormal basis of the trends that are taken off, and the window."""
@@ -95,7 +98,8 @@ def oscillation(history: History, limit: float) -> Finding | None:
 
 
 def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None:
-    """Whether one period has most of the power of losses without their trend."""
+    """Whether one period has most of the power of losses without their trend, and they rise in it as well as fall: a
+    fall that no parabola follows has a period too."""
     n = len(losses)
     basis, window = _QUADRATICS[n], _HANN[n]
     x = losses - basis @ (losses @ basis)
@@ -110,6 +114,10 @@ def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None
     beside_level = swing > SWING * level and float(losses.min()) > 0
     beside_gain = swing > SWING * gained > 0 and swing > LEAST_SWING * level
     if not (share > limit and (beside_level or beside_gain)):
+        return None
+    quarter = max(1, n // (4 * peak))
+    smooth = np.convolve(losses, np.full(quarter, 1.0 / quarter), "valid")
+    if np.maximum(np.diff(smooth), 0).sum() < RISE * swing:
         return None
     numbers = {"layer": "loss", "period": n / peak, "amplitude": swing / max(level, 1e-300)}
     return Finding(share, (), numbers | {"rate": history.latest.learning_rate / 3})

@@ -17,6 +17,7 @@ from capibara_keras.callbacks.good_state import GoodStates
 from capibara_keras.callbacks.json_lines import JsonLines
 from capibara_keras.monitoring import DEFAULT_RULES, Alert, HealthRule, Observation
 from capibara_keras.monitoring.alerts import LEVELS
+from capibara_keras.monitoring.monitor import KEPT
 from capibara_keras.watch import Watch
 
 __all__ = ["HealthMonitor"]
@@ -90,7 +91,7 @@ class HealthMonitor(Attach):
         self.keep_every = errors.integer("keep_every", keep_every, 1)
         self.watch: Watch | None = None
         self.alerts: list[Alert] = []
-        """All alerts so far, hints included."""
+        """The last 1000 alerts, hints included."""
         self._losses, self._acted, self._last = BatchLosses(), 0, 0
         self._file: JsonLines | None = None
         self._good: GoodStates | None = None
@@ -180,7 +181,7 @@ class HealthMonitor(Attach):
 
     def _handle(self, alerts: list[Alert]) -> None:
         """Print, write, act."""
-        self.alerts += alerts
+        self.alerts = [*self.alerts, *alerts][-KEPT:] if alerts else self.alerts
         if self._file is not None:
             self._file.write({"alert": dict(alert)} for alert in alerts)
         for alert in alerts:

@@ -87,6 +87,9 @@ class StateVariables:
             contributed=[self._resized("contributed", old and old.contributed, (size,), "int", places=places)]
             if accumulating
             else self._dropped(old.contributed if old else []),
+            evaluating=(old.evaluating if old and old.evaluating else [self._vector("evaluating", (), "int32")])
+            if any(part.rule.two_points for part in configuration.parts)
+            else [],
             norms=[
                 self._resized("clip_history", past[:1], (height, memory), dtype, _nan, places=rows_of),
                 self._resized("clip_history_count", past[1:], (height,), "int", places=rows_of),
@@ -156,6 +159,7 @@ class StateVariables:
             "micro_step": state.window[:1],
             "window_weight": state.window[2:],
             "contributed": state.contributed,
+            "evaluating": state.evaluating,
             "clip_history": state.norms[:1],
             "clip_history_count": state.norms[1:],
             "spike_history": state.spikes[:1],

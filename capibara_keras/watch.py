@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -172,7 +173,7 @@ class Watch:
             shapes=tuple(tuple(variables[i].shape) for i in self._kept),
             baseline_loss=self.baseline_loss,
             adaptive=config.rule.family != "sgd",
-            epsilon=getattr(config.rule, "epsilon", math.nan),
+            epsilon=getattr(config.rule.innermost, "epsilon", math.nan),
             loss_scaled=self.loss_scaled,
             fixed_clip=not config.clip.history_length,
         )
@@ -185,6 +186,7 @@ class Watch:
         updates = np.maximum(updates, 0)
         oldest = recent.numbers[-1] - VARIABLE_HISTORY
         scales, decays = self._scales, self._scales != 0
+        power = 2 if self.optimizer.weight_decay_mode == "corrected" else 1
         square, measured, count = self._micro_batches()
         names = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold", "loss")
         found = []
@@ -198,8 +200,8 @@ class Watch:
                 norms["gradient_norms"] = gradients
                 if not np.isnan(parameters).all():
                     norms |= {"parameter_norms": parameters, "update_norms": changes}
-                    decay = values["learning_rate"] * float(np.linalg.norm(scales[decays] * parameters[decays]))
-                    norms["decay_norm"] = decay
+                    share = float(np.linalg.norm(scales[decays] * parameters[decays]))
+                    norms["decay_norm"] = values["learning_rate"] ** power * share
             if number == measured and count > 1:
                 norms |= {"micro_batches": int(count), "micro_square": float(square)}
             norms |= {name: bool(recent.statistics[name][j] == 1) for name in ("clipped", "skipped")}
@@ -216,11 +218,13 @@ class Watch:
         return square, number, count
 
     def _decay_scales(self) -> np.ndarray:
-        """What decay takes off each variable per unit of the rate; nan for an l2 penalty, which moves with the
-        gradient."""
+        """What decay takes off each variable per unit of the rate, or in the mode "corrected" of its square; nan for
+        an l2 penalty, which moves with the gradient."""
         plan, config = self.optimizer._plan(), self.optimizer.configuration
         decays = [part.hyperparameters.get("weight_decay", 0.0) for part in config.parts]
-        factor = {"decoupled": 1.0, "independent": 1 / plan.peak, "l2": math.nan}[plan.weight_decay_mode]
+        relative = 1 / plan.peak
+        factors = {"decoupled": 1.0, "independent": relative, "corrected": relative, "l2": math.nan}
+        factor = factors[plan.weight_decay_mode]
         scales = [plan.variables[i].rate * decays[plan.variables[i].group] for i in self._kept]
         decaying = [plan.variables[i].decays for i in self._kept]
         return np.where(np.array(decaying, bool) & (np.array(scales) > 0), factor * np.array(scales), 0.0)
@@ -253,12 +257,13 @@ class Watch:
         self._columns = np.array([inspection.equal_columns(variables[i]) for i in self._kept])
         shares = []
         for i in self._kept:
-            rule = plan.groups[plan.variables[i].group].rule
+            rule: Any = plan.groups[plan.variables[i].group].rule.innermost
             seen = update + 1 - plan.variables[i].joined
             share = math.nan
-            if rule.family == "adam" and rows[i].slots and seen > 0:
+            moment = rows[i].slots.get("v") if rule.family == "adam" else None
+            if moment is not None and "float" in keras.backend.standardize_dtype(moment.dtype) and seen > 0:
                 correction = 1 - rule.beta_2**seen if rule.correct_bias else 1.0
-                share = inspection.below_epsilon(rows[i].slots["v"], correction, rule.epsilon)
+                share = inspection.below_epsilon(moment, correction, rule.epsilon)
             shares.append(share)
         self._moments = np.array(shares)
 

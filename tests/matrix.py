@@ -40,7 +40,7 @@ x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
 history = model.fit(x, x.sum(1), epochs=4, verbose=0, callbacks=[ck.HealthMonitor(), ck.LogStatistics()])
 assert history.history["loss"][-1] < history.history["loss"][0], history.history
 """
-"""Training, for a backend without `Resume`."""
+"""Training, for a backend that the tests are not run on."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ PYTEST = ("-m", "pytest", "-q", *TESTS)
 ROWS = {
     "oldest": Row(("tensorflow-cpu==2.19.1", "keras==3.12.0"), "tensorflow", (PYTEST, (*RESUMED, "tf.data"))),
     "newest": Row(("tensorflow-cpu", "keras"), "tensorflow", (PYTEST, (*RESUMED, "tf.data"))),
-    "jax": Row(("jax", "keras"), "jax", ((*RESUMED, "generator"),)),
-    "torch": Row(("torch", "keras"), "torch", (("-c", SMOKE),)),
+    "jax": Row(("jax", "keras"), "jax", (("-m", "pytest", "-q", "tests/migration"), (*RESUMED, "generator"))),
+    "torch": Row(("torch", "keras"), "torch", (("-c", SMOKE), (*RESUMED, "generator", "loss scaling"))),
 }
 
 

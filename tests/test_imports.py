@@ -18,6 +18,7 @@ PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
     {"types", "errors", "records"},
+    {"files"},
     {"backend", "batchnorm", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules"},

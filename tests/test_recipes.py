@@ -16,6 +16,7 @@ import capibara_keras as ck
 from capibara_keras import Optimizer, recipes
 from capibara_keras.recipes import sizes
 from tests.models import regression, regressor
+from tests.subprocess_runner import ROOT
 
 LARGE = {
     "algorithm": "adamw",
@@ -99,6 +100,36 @@ def test_factories_as_written() -> None:
     for name, optimizer in collection.items():
         trains(optimizer)
         assert len(optimizer.explain(print_fn=quiet)) > 4, name
+
+
+@pytest.mark.slow
+def test_the_example_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe of the document lowers the loss of the example's smallest language model in 200 updates; the one
+    for pretraining, told the size, goes below what the bytes' frequencies alone give."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import language_model as lm
+
+    updates, size, corpus = 200, lm.SIZES["tiny"], lm.read_corpus()
+    held_out = lm.validation_windows(corpus.validation, 32, size.context)
+    data = lm.training_batches(corpus.train, 0, updates, size, 0)
+    bits = {}
+    for name, optimizer in {
+        "large": Optimizer.create_for_large_model(LARGE),
+        "finetuning": Optimizer.create_for_finetuning(FINETUNE | {"warmup_steps": 20}),
+        "pretraining": Optimizer.create_pretraining_optimizer("large", "multi_billion_tokens", updates),
+        "pretraining, tiny": Optimizer.create_pretraining_optimizer("tiny", "small", updates),
+        "finetuning task": Optimizer.create_finetuning_optimizer("text_classification", "medium", 3),
+        "efficient": Optimizer.create_efficient_optimizer("8GB", "medium", "memory"),
+        "research": Optimizer.create_research_optimizer(True, True, True),
+    }.items():
+        keras.utils.set_random_seed(0)
+        model = lm.build_model(size)
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        before = lm.bits_per_byte(model, held_out, size.batch_size)
+        model.fit(*data, size.batch_size, shuffle=False, verbose=0, callbacks=[ck.Attach()])
+        bits[name] = lm.bits_per_byte(model, held_out, size.batch_size)
+        assert bits[name] < before - 0.05, (name, before, bits[name])
+    assert bits["pretraining, tiny"] < lm.unigram_bits(corpus.train, held_out[1])
 
 
 def test_decay_is_for_matrices() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +197,21 @@ fit(Path({str(tmp_path)!r}), Term(), every=100)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=240)
     assert done.returncode == -15, done.stderr.decode()[-3000:]
     assert archive.read(tmp_path / "latest.run")[0]["position"]["batch"] == 5
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_sigterm_after_a_fit_that_failed(fits: int, tmp_path: Path) -> None:
+    """It is not waited for: nobody would save."""
+    came: list[int] = []
+    usual = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        for _ in range(fits):
+            with pytest.raises(interrupted.Killed):
+                fit(tmp_path, Stop(3))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 # Data -------------------------------------------------------------------------------------------------------

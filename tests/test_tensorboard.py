@@ -107,7 +107,7 @@ def test_files_of_another_writer(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="log_dir: cannot make"):
+    with pytest.raises(ConfigError, match="log_dir: cannot write"):
         fit(tmp_path / "file")
 
 

@@ -116,11 +116,11 @@ def weak_signal(task: Task, seed: int) -> Training:
 
 
 def rare_class(task: Task, seed: int) -> Training:
-    """One answer in thirty is 1. The baseline is what the callback finds by itself, ln 2."""
+    """One answer in thirty is 1. The baseline is what the callback finds by itself, ln C."""
     data = task.data(seed)
     kept = np.flatnonzero((data.y.ravel() == 0) | (np.arange(len(data.y)) % 30 == 0))
     rare = Data(data.x[kept], data.y[kept], data.x_validation, data.y_validation)
-    return training(task, seed, data=rare, baseline=float(np.log(2)))
+    return training(task, seed, data=rare, baseline=float(np.log(task.classes)))
 
 
 def few_validated(task: Task, seed: int) -> Training:

@@ -1,6 +1,6 @@
 """Small tasks that train in seconds: data, network, loss and a rate that works.
 
-The tuning half and the held-out half have no data, network or seed in common.
+The tuning half, the held-out half and the blind part have no data or seed in common.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.health import data, networks
+from benchmarks.health import blind_data, data, networks
 from benchmarks.health.data import Data
 
 __all__ = ["SEEDS", "TASKS", "Task"]
@@ -24,7 +24,7 @@ class Task:
     """Something to learn.
 
     Args:
-        half: "tuning" or "held-out".
+        half: "tuning", "held-out" or "blind".
         data: seed -> `Data`.
         network: options -> layers of a model without its input; options are passed by the cases.
         loss: of Keras, by name or object.
@@ -96,9 +96,25 @@ TASKS = {
         ),
         Task("codes", "held-out", data.codes, networks.coder, "mse", sgd_rate=0.1),
         Task("tags", "held-out", data.tags, partial(networks.tagger, outputs=3), SPARSE, 3),
+        Task("quantiles", "blind", blind_data.quantiles, partial(networks.mlp, outputs=3, widths=(40, 20)), SPARSE, 3),
+        Task(
+            "surface",
+            "blind",
+            blind_data.surface,
+            partial(networks.mlp, outputs=1, widths=(64, 32)),
+            "mse",
+            sgd_rate=0.02,
+        ),
+        Task("letters", "blind", blind_data.letters, partial(networks.transformer, outputs=32, symbols=32), SPARSE, 32),
+        Task("decay", "blind", blind_data.decay, partial(networks.rnn, outputs=1), "mse"),
+        Task("textures", "blind", blind_data.textures, partial(networks.cnn, outputs=4), SPARSE, 4),
+        Task("spectra", "blind", blind_data.spectra, partial(networks.coder, width=6), "mse", sgd_rate=0.1),
+        Task(
+            "iris", "blind", blind_data.iris, partial(networks.normed, outputs=3), SPARSE, 3, batch_size=16, updates=200
+        ),
     )
 }
 """All tasks by name."""
 
-SEEDS = {"tuning": (0, 1, 2), "held-out": (20, 21, 22)}
+SEEDS = {"tuning": (0, 1, 2), "held-out": (20, 21, 22), "blind": (40, 41, 42)}
 """Seeds of the runs of each half."""

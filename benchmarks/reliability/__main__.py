@@ -42,12 +42,13 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--count", type=int, help="stop when so many are counted; of `soak`, seconds")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop each part after so long")
+    parser.add_argument("--seed", type=int, default=0, help="of a new file; other seeds, other batches and kills")
     parser.add_argument("--out", type=Path, default=Path("runs/reliability.json"), help="(%(default)s)")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part {sorted(unknown)[0]!r}; there are {', '.join(PARTS)}")
-    ledger = Ledger(arguments.out)
+    ledger = Ledger(arguments.out, arguments.seed)
     for part in [name for name in PARTS if name in arguments.parts or not arguments.parts]:
         size, run = PARTS[part]
         print(f"{part} ...", file=sys.stderr, flush=True)

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Ledger", "network", "regression", "state"]
+__all__ = ["MEASURED", "Ledger", "network", "regression", "state"]
+
+MEASURED = ("statistics", "variable_norms", "losses", "clip_history", "spike_history", "hyperparameters")
+"""Variables that are not the algorithm's: NaN is what was not measured yet, and a bad batch's numbers are bad."""
 
 
 class Ledger:
@@ -17,10 +20,11 @@ class Ledger:
 
     Args:
         path: of the file; made if it is not there.
+        seed: of the parts' random numbers, beside what is counted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, seed: int = 0) -> None:
+        self.path, self.seed = path, seed
         self.entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
     def add(self, part: str, count: int, failures: list[str], **more: int) -> None:
@@ -40,6 +44,10 @@ class Ledger:
     def count(self, part: str) -> int:
         """How many have been done."""
         return int(self.entries.get(part, {}).get("count", 0))
+
+    def random(self, part: str) -> np.random.Generator:
+        """Another one for each seed, and each time that a part goes on."""
+        return np.random.default_rng([self.seed, self.count(part)])
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
     """
     import capibara_keras as ck
 
-    end, rng = time.monotonic() + seconds, np.random.default_rng(ledger.count("files"))
+    end, rng = time.monotonic() + seconds, ledger.random("files")
     x, y = regression(16)
     trained, fresh = network(ck.Adam(1e-2)), network(ck.Adam(1e-2))
     for _ in range(3):

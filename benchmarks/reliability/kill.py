@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import random
 import signal
 import sys
 import tempfile
@@ -36,7 +35,7 @@ def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
 
     import capibara_keras  # noqa: F401
 
-    end = time.monotonic() + seconds
+    end, generator = time.monotonic() + seconds, ledger.random("kill")
     expected: dict[str, list[np.ndarray]] = {}
     with tempfile.TemporaryDirectory() as name:
         while ledger.count("kill") < count and time.monotonic() < end:
@@ -45,7 +44,6 @@ def run(ledger: Ledger, count: int, seconds: float = math.inf) -> None:
                 if kind not in expected:
                     forked(train, folder / "whole", None)
                     expected[kind] = _end(folder / "whole")
-                generator = random.Random(ledger.count("kill"))
                 kills = 0
                 while forked(train, folder / "run", generator.random()) == -signal.SIGKILL:
                     kills += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 
 from capibara_keras import errors
+from capibara_keras.files import writable_directory
 
 __all__ = ["SUFFIX", "SummaryWriter"]
 
@@ -30,14 +30,8 @@ class SummaryWriter:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
         self.tf = _tensorflow()
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.ConfigError(f"log_dir: cannot make {str(directory)!r}: {error.strerror}") from error
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            raise errors.ConfigError(f"log_dir: cannot write to {str(directory)!r}")
+        self.directory = writable_directory("log_dir", directory)
         foreign = [p.name for p in sorted(self.directory.glob("*tfevents*")) if not p.name.endswith(SUFFIX)]
         if foreign:
             raise errors.ConfigError(

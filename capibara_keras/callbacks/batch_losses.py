@@ -22,7 +22,7 @@ class BatchLosses:
     """
 
     def __init__(self) -> None:
-        self._means: dict[int, float] = {}
+        self._means: dict[int, float | None] = {}
         self._news = threading.Condition()
         self.begin()
 
@@ -32,6 +32,14 @@ class BatchLosses:
 
     def seen(self, batch: int, mean: float) -> None:
         """The mean after `batch` (from 0) is known. Calls may come from other threads, and in any order."""
+        self._put(batch, mean)
+
+    def passed(self, batch: int) -> None:
+        """`batch` went by without a loss, as those do that `Resume` lets pass. The mean that follows may be of them
+        too, so the next loss is not known, and those behind it are."""
+        self._put(batch, None)
+
+    def _put(self, batch: int, mean: float | None) -> None:
         with self._news:
             self._means[batch + 1] = mean
             self._news.notify_all()
@@ -47,6 +55,9 @@ class BatchLosses:
         for n in sorted(self._means):
             mean = self._means.pop(n)
             if n <= self._batches:
+                continue
+            if mean is None:
+                self._batches, self._mean = n, math.nan
                 continue
             if not math.isfinite(self._mean):
                 loss: float | None = None

@@ -134,6 +134,8 @@ class HealthMonitor(Attach):
         """Keep the loss, for where the optimizer does not know it."""
         if logs and "loss" in logs:
             self._losses.seen(batch, float(logs["loss"]))
+        else:
+            self._losses.passed(batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Read the rest of the epoch, and the validation loss."""

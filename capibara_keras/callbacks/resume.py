@@ -17,6 +17,7 @@ from capibara_keras.backend.iterators import is_iterator, position_of, take_posi
 from capibara_keras.callbacks import run_state
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.gate import Gate
+from capibara_keras.files import writable_directory
 from capibara_keras.resuming import ResumableData, archive, sources
 
 __all__ = ["Resume"]
@@ -26,12 +27,12 @@ class Resume(Attach):
     """Saves the whole run every few batches, and goes on from there in the next `fit`, as if it had never stopped.
 
     Saved are weights, the random states of layers, the optimizer with an open window of micro-batches, metrics, the
-    logs of past epochs, the random states of Python and NumPy, and the position in the data. The run then ends with
-    the same bits as one that was never stopped, as far as the hardware repeats its sums: on TensorFlow, call
+    logs of past epochs, the random states of Python, NumPy and torch, and the position in the data. The run then ends
+    with the same bits as one that was never stopped, as far as the hardware repeats its sums: on TensorFlow, call
     `tf.config.experimental.enable_op_determinism()`.
 
     The position must be exact, so `fit` gets its data in one of two ways, and anything else is refused at the first
-    batch: what `resume.data(…)` makes, on TensorFlow and JAX; or a `tf.data.Dataset` on TensorFlow, whose iterator is
+    batch: what `resume.data(…)` makes, on every backend; or a `tf.data.Dataset` on TensorFlow, whose iterator is
     saved with its shuffle buffer (Python functions, and random ones without a seed, cannot be in it).
 
     After a complete `fit` the files are removed.
@@ -113,17 +114,13 @@ class Resume(Attach):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Bring the saved run back, if there is one."""
-        if keras.backend.backend() not in ("tensorflow", "jax"):
-            raise errors.ConfigError(
-                f"Resume: not on the backend {keras.backend.backend()!r}, where a resumed run ends with other bits"
-            )
         super().on_train_begin(logs)
         steps = self.params.get("steps")
         if self._data is not None and steps != self._data.steps:
             raise errors.ConfigError(f"fit: give steps_per_epoch=data.steps ({self._data.steps}), received {steps}")
         if self._data is not None:
             self._data.is_watched = True
-        self._prepare_directory()
+        writable_directory("directory", self.directory)
         self._start, self._checked, self._saved, self._epochs = None, False, 0, []
         if self._data is None:
             self._found = archive.load(self.directory)
@@ -137,6 +134,7 @@ class Resume(Attach):
             self.model._initial_epoch = position["epoch"]
         if self.on_sigterm and threading.current_thread() is threading.main_thread():
             self._terminated = False
+            self._release_signal()  # an earlier fit may have ended by an error
             self._usual = signal.signal(signal.SIGTERM, self._on_signal)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -254,19 +252,22 @@ class Resume(Attach):
         """Whether this is the first epoch of the run, or the one that it is resumed in: nothing new to save."""
         return epoch == 0 or (self._start is not None and epoch == self._start[0])
 
-    def _prepare_directory(self) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            probe = self.directory / f"writing-{os.getpid()}.run"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise errors.ConfigError(f"directory: cannot write in {str(self.directory)!r}: {error.strerror}") from error
-
     # Signals -------------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        """End at the next batch, if there will be one: an error may have ended `fit` without `on_train_end`."""
+        if self._terminated or not self._is_in_fit(frame):
+            self._release_signal()
+            os.kill(os.getpid(), signal.SIGTERM)
         self._terminated = True
+
+    def _is_in_fit(self, frame: Any) -> bool:
+        """Whether what the main thread does now was called by `fit` of this model."""
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is self.model:
+                return True
+            frame = frame.f_back
+        return False
 
     def _release_signal(self) -> None:
         if self._usual is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from capibara_keras.backend.random_states import put_random_states, random_states
 from capibara_keras.callbacks.attach import optimizers_of
 from capibara_keras.errors import CheckpointError
 
@@ -37,6 +38,7 @@ def take(model: Any, callbacks: Sequence[Any]) -> tuple[dict[str, Any], Arrays]:
         arrays |= {f"callback {number}/{k}/{i}": a for k, parts in tensors.items() for i, a in enumerate(parts)}
     name, keys, *rest = np.random.get_state()
     arrays["random/numpy"] = np.array(keys)
+    arrays |= {f"random/torch/{generator}": a for generator, a in random_states().items()}
     return {"python": random.getstate(), "numpy": [name, *rest], "callbacks": kept}, arrays
 
 
@@ -70,11 +72,12 @@ def put_metrics(model: Any, arrays: Arrays) -> None:
 
 
 def put_random(description: Mapping[str, Any], arrays: Arrays) -> None:
-    """Set the random states of Python and of NumPy's global generator."""
+    """Set the random states of Python, of NumPy's global generator, and of torch where that is the backend."""
     version, numbers, gauss = description["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, *rest = description["numpy"]
     np.random.set_state((name, arrays["random/numpy"], *rest))
+    put_random_states(_of(arrays, "random/torch"))
 
 
 def put_callbacks(callbacks: Sequence[Any], description: Mapping[str, Any], arrays: Arrays) -> None:

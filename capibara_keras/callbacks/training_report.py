@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 from capibara_keras import errors
 from capibara_keras.callbacks.health_monitor import HealthMonitor
+from capibara_keras.files import writable_directory
 from capibara_keras.monitoring.report import Story, write_page
-from capibara_keras.monitoring.report.page import checked_directory
 
 __all__ = ["TrainingReport"]
 
@@ -22,7 +24,8 @@ class TrainingReport(HealthMonitor):
 
     The page shows loss, rate, norms and layers of the whole training in nine panels, the alerts with what to do about
     them, and the configuration. Its memory does not grow: rows are merged, and peaks kept. It replaces `HealthMonitor`
-    in the list of callbacks.
+    in the list of callbacks. A training that an error or Ctrl-C ended has its last page when Python ends at the latest.
+    A disk that is full costs pages, not the training.
 
     Args:
         directory: of the page; is made if it is not there.
@@ -47,7 +50,7 @@ class TrainingReport(HealthMonitor):
         self, directory: str | Path, seconds: float = 60.0, title: str = "Training report", **monitor: Any
     ) -> None:
         super().__init__(**monitor)
-        self.directory = checked_directory(directory)
+        self.directory = writable_directory("directory", directory)
         self.seconds = errors.number("seconds", seconds, 0)
         self.title = title
         self.story = Story(())
@@ -62,6 +65,17 @@ class TrainingReport(HealthMonitor):
         """The first page comes after `seconds`."""
         super().on_train_begin(logs)
         self._due = time.monotonic() + self.seconds
+        atexit.unregister(self._interrupted)
+        atexit.register(self._interrupted)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """If a gradient that is not finite ends training here, the page says so."""
+        try:
+            super().on_train_batch_begin(batch, logs)
+        except FloatingPointError:
+            self._read()
+            self._try_to_write(pictures=True)
+            raise
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Take in the validation loss."""
@@ -72,7 +86,8 @@ class TrainingReport(HealthMonitor):
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """The last page, with pictures."""
         super().on_train_end(logs)
-        self.write(pictures=True)
+        self._try_to_write(pictures=True)
+        atexit.unregister(self._interrupted)
 
     def validate(self, loss: float) -> None:
         """Take in a loss on other data that `fit` does not know of."""
@@ -96,9 +111,19 @@ class TrainingReport(HealthMonitor):
         self.story.alerts = list(self.alerts)
         if self.seconds and time.monotonic() >= self._due:
             start = time.monotonic()
-            self.write()
+            self._try_to_write()
             end = time.monotonic()
             self._due = end + max(self.seconds, SHARE * (end - start))
+
+    def _try_to_write(self, pictures: bool = False) -> None:
+        try:
+            self.write(pictures)
+        except errors.ConfigError as error:
+            warnings.warn(f"the page was not written, the run goes on: {error}", stacklevel=2)
+
+    def _interrupted(self) -> None:
+        """`fit` was left without `on_train_end`."""
+        self._try_to_write(pictures=True)
 
 
 def _configuration(optimizer: Any) -> dict[str, Any]:

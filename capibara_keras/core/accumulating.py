@@ -70,34 +70,36 @@ class Accumulating(Updating):
         self._set(_fit_may_end=may_end)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """At the end of `fit`, Keras asks for the final weights: with EMA the averages. Before that, the micro-batches
-        that are left are used, if a callback of this package is there."""
+        """At the end of `fit`, Keras asks for the final weights: with EMA the averages, with two points the one to be
+        evaluated. Before that, the micro-batches that are left are used, if a callback of this package is there."""
         if self._fit_may_end and self.remainder == "flush":
             self.flush()
-        elif self.remainder == "flush" and self.pending_micro_batches and not self._warned:
-            self._set(_warned=True)
-            warnings.warn(
-                f"{self.name}: {self.pending_micro_batches} micro-batches do not fill a window, and wait for more. Any "
-                "callback of capibara_keras uses them at the end of fit, as does optimizer.flush()",
-                stacklevel=2,
+        elif self.remainder == "flush" and self.pending_micro_batches:
+            self._warn_once(
+                "pending",
+                f"{self.pending_micro_batches} micro-batches do not fill a window, and wait for more. Any callback of "
+                "capibara_keras uses them at the end of fit, as does optimizer.flush()",
             )
         if self.has_two_points and not self._fit_may_end:
-            warnings.warn(f"{self.name}: {_WRONG_POINT[self._is_evaluating]}", stacklevel=2)
+            self._warn_once("points", _WITHOUT_A_CALLBACK)
+        self.evaluation_mode()
         if self.use_ema:
             for variable in var_list:
                 row = self._state.averages[self._get_variable_index(variable)]
                 if row:
                     variable.assign(ops.cast(row[0], variable.dtype))
 
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._set(_warned=self._warned | {what})
+            warnings.warn(f"{self.name}: {text}", stacklevel=3)
 
-_WRONG_POINT = {
-    False: "the model holds the point in which gradients are taken, not the average that is to be evaluated and saved. "
-    "Give fit any callback of capibara_keras; or call optimizer.evaluation_mode() now, and optimizer.training_mode() "
-    "before training goes on",
-    True: "this fit began at the average, not at the point in which gradients are taken: it was not the algorithm. "
-    "Give fit any callback of capibara_keras; or call optimizer.training_mode() before it",
-}
-"""What to say of a `fit` without a callback, by whether the average is in the model."""
+
+_WITHOUT_A_CALLBACK = (
+    "the model holds the average now, which is to be evaluated and saved. While this fit went on it held the point in "
+    "which gradients are taken: validation and checkpoints, if there were any, are of that one. With any callback of "
+    "capibara_keras in fit, they are of the average"
+)
 
 
 def _checked_weight(weight: Any) -> Any:

@@ -31,7 +31,7 @@ class Stateful(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
-        self._set(_warned=False, _evaluating=None, _early_loss=None)
+        self._set(_warned=frozenset(), _early_loss=None)
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -117,8 +117,6 @@ class Stateful(keras.optimizers.Optimizer):
         numbers = group_numbers(self._config, [path_of(v) for v in variables])
         with backend.scope(self):
             state = self._states.assemble(self._config, variables, numbers, rate)
-            if self._evaluating is None and any(part.rule.two_points for part in self._config.parts):
-                self._set(_evaluating=self.add_variable((), "zeros", "int32", name="evaluating"))
         if self.use_ema:
             self._set(_model_variables_moving_average=[row[0] if row else None for row in state.averages])
 
@@ -167,6 +165,4 @@ class Stateful(keras.optimizers.Optimizer):
             inventory["learning_rate", ""] = self._learning_rate
         elif self._rate_multiplier is not None:
             inventory["learning_rate_multiplier", ""] = self._rate_multiplier
-        if self._evaluating is not None:
-            inventory["evaluating", ""] = self._evaluating
         return inventory | self._states.inventory()

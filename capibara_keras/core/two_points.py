@@ -18,7 +18,9 @@ class TwoPoints(Configurable):
         """Put the point to be evaluated and saved into the variables, where that is not the one in which gradients are
         taken (Schedule-Free); nothing for other algorithms, or if it is there already.
 
-        The callbacks of this package do this at the end of an epoch, of `fit`, and before validation.
+        `fit` ends with it, and the next update goes back by itself; but its gradient is that of the point which it
+        found. The callbacks of this package move between the points also around validation, at the end of an epoch,
+        and before a training goes on.
 
         >>> import capibara_keras as ck, keras
         >>> w, optimizer = keras.Variable([1.0]), ck.ScheduleFreeSGD(learning_rate=0.5)
@@ -37,14 +39,15 @@ class TwoPoints(Configurable):
     @property
     def has_two_points(self) -> bool:
         """Whether `evaluation_mode` does anything."""
-        return self._evaluating is not None
+        return any(part.rule.two_points for part in self._config.parts)
 
     @property
     def _is_evaluating(self) -> bool:
-        return self._evaluating is not None and int(ops.convert_to_numpy(self._evaluating)) == 1
+        flag = self._state.evaluating if self.built else []
+        return bool(flag) and int(ops.convert_to_numpy(flag[0])) == 1
 
     def _move(self, evaluating: bool) -> None:
-        if self._evaluating is None or self._is_evaluating == evaluating:
+        if not (self.built and self.has_two_points) or self._is_evaluating == evaluating:
             return
         updates, rows = int(ops.convert_to_numpy(self._iterations)), self._rows
         numbers = group_numbers(self._config, [row.path for row in rows])
@@ -54,4 +57,4 @@ class TwoPoints(Configurable):
                 slots = tuple(ops.convert_to_tensor(slot) for slot in row.slots.values())
                 p = ops.cast(v, compute_dtype(v))
                 v.assign(ops.cast(rule.evaluation(p, slots) if evaluating else rule.training(p, slots), v.dtype))
-        self._evaluating.assign(int(evaluating))
+        self._state.evaluating[0].assign(int(evaluating))

@@ -85,11 +85,6 @@ class Updating(Observing):
                     "or call `optimizer.build(variables)` first"
                 )
             variables = self._trainable_variables
-        if not backend.tracing(grads) and self._is_evaluating:
-            raise errors.ConfigError(
-                "apply: the variables hold the point to be evaluated; call `optimizer.training_mode()` before "
-                "gradients are taken, or give `fit` a callback of capibara_keras, which does"
-            )
         variables = list(variables)
         for v in variables:
             if not hasattr(v, "assign"):

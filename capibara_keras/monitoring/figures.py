@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from capibara_keras import errors
+from capibara_keras.files import writable_directory, write_whole
 
 __all__ = ["new", "save"]
 
@@ -38,14 +38,6 @@ def save(figure: Any, path: str | Path | None) -> Any:
         return figure
     target = Path(path)
     kind = errors.choice("ending of path", target.suffix.lower().removeprefix("."), KINDS)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=kind, dpi=150)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise errors.ConfigError(f"path: cannot write {str(path)!r}: {error.strerror}") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    writable_directory("path", target.parent)
+    write_whole(target, lambda file: figure.savefig(file, format=kind, dpi=150), "path")
     return figure

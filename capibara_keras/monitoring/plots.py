@@ -6,15 +6,16 @@ matplotlib is used without pyplot, so that nothing global changes and no window 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from capibara_keras import errors
+from capibara_keras.files import writable_directory, write_whole
 from capibara_keras.monitoring.reader import TrainingHistory, read
 
 __all__ = ["PLOTS", "generate"]
@@ -168,7 +169,7 @@ def generate(
         _finish(figures[name], numbers["x"], history)
     if not save:
         return figures
-    directory = _directory(plot_directory)
+    directory = writable_directory("plot_directory", plot_directory)
     return {name: _save(figure, directory / name) for name, figure in figures.items()}
 
 
@@ -261,27 +262,8 @@ def _finish(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
 # Files ---------------------------------------------------------------------------------------------------
 
 
-def _directory(plot_directory: str | Path) -> Path:
-    directory = Path(plot_directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.ConfigError(f"plot_directory: cannot make {str(directory)!r}: {error.strerror}") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise errors.ConfigError(f"plot_directory: cannot write to {str(directory)!r}")
-    return directory
-
-
 def _save(figure: Any, path: Path) -> Path:
     """As PNG, whose path is returned, and as SVG; no reader sees half a file."""
     for kind in ("svg", "png"):
-        target = path.with_name(f"{path.name}.{kind}")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            figure.savefig(temporary, format=kind, dpi=150)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise errors.ConfigError(f"plot_directory: cannot write {str(target)!r}: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path.with_name(f"{path.name}.{kind}"), partial(figure.savefig, dpi=150), "plot_directory")
     return path.with_name(f"{path.name}.png")

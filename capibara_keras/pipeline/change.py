@@ -15,14 +15,16 @@ from capibara_keras.pipeline.gradients import mean_gradient
 from capibara_keras.plan import Plan
 from capibara_keras.types import Scalar, Scalars, Tensor
 
-__all__ = ["change_variable", "goes", "moved", "prepared"]
+__all__ = ["change_variable", "goes", "moved", "prepared", "returned"]
 
 
 def change_variable(
     plan: Plan, part: Part, row: Row, own: Mapping[str, Tensor], shared: Any
 ) -> tuple[Row, tuple[Scalar]]:
     """Stage: the new row of a variable, and whether its gradient was clipped."""
-    old, decision, beyond = row.param, shared["decision"], ops.zeros((), "bool")
+    decision, beyond = shared["decision"], ops.zeros((), "bool")
+    row = returned(plan, part, row, decision)
+    old = row.param
     if part.has_gradient and part.plan.overwrite:
         g = own["gradient"] if "gradient" in own else row.accumulator[0]
         row = row._replace(param=ops.where(goes(own, decision), ops.cast(g, old.dtype), old))
@@ -33,6 +35,18 @@ def change_variable(
     if shared["window"] and row.accumulator:
         row = row._replace(accumulator=[ops.zeros_like(row.accumulator[0])])
     return row, (ops.cast(beyond, plan.dtype),)
+
+
+def returned(plan: Plan, part: Part, row: Row, decision: Decision) -> Row:
+    """The row with the point in which gradients are taken, should the variable hold the one to be evaluated."""
+    v = part.plan
+    rule, s = plan.groups[v.group].rule, decision.scalars[scalars_key(v.group, v.joined)]
+    if decision.returns is None or not rule.two_points or not row.slots:
+        return row
+    p = ops.cast(row.param, v.dtype)
+    goes_back = ops.logical_and(decision.returns, s["first"] == 0)  # before its first update both points are one
+    p = ops.where(goes_back, rule.training(p, tuple(row.slots)), p)
+    return row._replace(param=ops.cast(p, row.param.dtype))
 
 
 def goes(own: Mapping[str, Tensor], decision: Decision) -> Scalar:

@@ -70,6 +70,7 @@ class State(NamedTuple):
         accumulators: sums of gradients of the current window.
         window: with accumulation: micro-batches in the window, how many fill it, and the sum of their weights.
         contributed: with accumulation: one integer vector, how many of them had a gradient, per variable.
+        evaluating: for an algorithm with two points: whether `params` hold the one to be evaluated.
         norms: for a clip policy with memory: a ring of norms and the counts of its rows.
         spikes: for spike detection: a ring of global norms and its count.
         updates: updates so far.
@@ -92,6 +93,7 @@ class State(NamedTuple):
     accumulators: list[list[Tensor]]
     window: list[Tensor]
     contributed: list[Tensor]
+    evaluating: list[Tensor]
     norms: list[Tensor]
     spikes: list[Tensor]
     updates: Scalar
@@ -150,6 +152,7 @@ class Decision(NamedTuple):
         scalars: what the rules need, see `decision._prepared_scalars`.
         averaging: by time of joining, the weight of the new value in the average.
         overwrites: whether averages replace the weights; `None` for never.
+        returns: whether the variables hold the point to be evaluated, and go back first; `None` for never.
         norms, spikes: of the new state.
     """
 
@@ -163,6 +166,7 @@ class Decision(NamedTuple):
     scalars: dict[str, dict[str, Scalar]]
     averaging: dict[str, Scalar]
     overwrites: Scalar | None
+    returns: Scalar | None
     norms: list[Tensor]
     spikes: list[Tensor]
 

@@ -44,7 +44,10 @@ def decide(
     rate = _rate(plan, rest, schedule_step)
     averaging, overwrites = _averaging(plan, rest, ok)
     scalars = _prepared_scalars(plan, rest, rate, ok, gathered)
-    return Decision(ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, memory, spikes)
+    returns = ops.logical_and(ok, rest.evaluating[0] > 0) if rest.evaluating else None
+    return Decision(
+        ok, norm, spike, rate, limits, clipped, threshold, scalars, averaging, overwrites, returns, memory, spikes
+    )
 
 
 def _spiked(plan: Plan, rest: State, norm: Scalar, finite: Scalar) -> tuple[Scalar, list[Tensor]]:

@@ -13,7 +13,7 @@ from keras import ops
 
 from capibara_keras import backend, probes
 from capibara_keras.execution import Item, Row
-from capibara_keras.pipeline.change import goes, moved, prepared
+from capibara_keras.pipeline.change import goes, moved, prepared, returned
 from capibara_keras.pipeline.data import Part, State, attempts_so_far, finite_or_infinite
 from capibara_keras.pipeline.gradients import arrived_gradient
 from capibara_keras.plan import Plan
@@ -45,13 +45,14 @@ def measure_change(
     v, unknown = part.plan, ops.full((), float("nan"), plan.dtype)
     if v.overwrite:
         return row, (unknown,) * numbers_of(plan)
-    norm = ops.sqrt(backend.sum_of_squares(ops.cast(row.param, v.dtype)))
+    here = returned(plan, part, row, shared["decision"])
+    norm = ops.sqrt(backend.sum_of_squares(ops.cast(here.param, v.dtype)))
     change, probed = ops.zeros_like(norm), [unknown] * (numbers_of(plan) - 2)
     if part.has_gradient:
-        g, s, _ = prepared(plan, part, row, own, shared)
-        _, delta = moved(plan, part, row, g, s, goes(own, shared["decision"]))
+        g, s, _ = prepared(plan, part, here, own, shared)
+        _, delta = moved(plan, part, here, g, s, goes(own, shared["decision"]))
         change = ops.sqrt(backend.sum_of_squares(delta))
-        probed = _probed(plan, part, row, g, own, s) if probed else probed
+        probed = _probed(plan, part, here, g, own, s) if probed else probed
     return row, (*(finite_or_infinite(ops.cast(x, plan.dtype)) for x in (norm, change)), *probed)
 
 

@@ -61,6 +61,7 @@ def record(
         "norms": decision.norms,
         "spikes": decision.spikes,
         "losses": ops.zeros_like(rest.losses),
+        "evaluating": [ops.where(ok, ops.zeros_like(flag), flag) for flag in rest.evaluating],
     }
     if rest.probes:
         recorded["probes"] = [*_latest_probes(rest, probed), _closed_window(rest, norm)]

@@ -40,7 +40,7 @@ TASKS: dict[str, dict[str, tuple[Any, str]]] = {
         "scheduler_type": ("linear_with_warmup", BERT),
     },
     "image_classification": {
-        "learning_rate": (2e-3, MAE),
+        "learning_rate": (4e-3, MAE),
         "layer_wise_lr_decay": (0.75, MAE),
         "weight_decay": (0.05, MAE),
         "beta_2": (0.999, MAE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from keras import ops
 
@@ -89,6 +89,10 @@ class UpdateRule(Protocol):
     @property
     def two_points(self) -> bool: ...
 
+    @property
+    def innermost(self) -> UpdateRule:
+        """The algorithm, out of its modifiers."""
+
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         """State for a variable of this shape and dtype, in the order in which `update` takes and returns it."""
 
@@ -134,6 +138,10 @@ class Rule:
     numbers: ClassVar[tuple[str, ...]] = ()
     gathered: ClassVar[tuple[str, ...]] = ()
     two_points: ClassVar[bool] = False
+
+    @property
+    def innermost(self) -> UpdateRule:
+        return cast(UpdateRule, self)
 
     def __post_init__(self) -> None:
         for name in self.betas:

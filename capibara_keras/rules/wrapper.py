@@ -47,6 +47,10 @@ class Wrapper:
         return self.rule.two_points
 
     @property
+    def innermost(self) -> UpdateRule:
+        return self.rule.innermost
+
+    @property
     def companion(self) -> tuple[str, UpdateRule] | None:
         return self.rule.companion
 

@@ -15,9 +15,10 @@ import keras_tuner
 from keras_tuner.src.distribute import utils as roles  # keras-tuner's own test of the environment variables
 
 from capibara_keras.errors import TuningError
+from capibara_keras.files import write_whole
 from capibara_keras.tuning.oracle import Oracle
 from capibara_keras.tuning.runner import Runner
-from capibara_keras.tuning.state import Project, write_whole
+from capibara_keras.tuning.state import Project
 
 __all__ = ["Loop", "is_chief", "is_worker"]
 

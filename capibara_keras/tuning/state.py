@@ -7,33 +7,17 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from capibara_keras.errors import ConfigError
+from capibara_keras.files import write_whole
 
-__all__ = ["FORMAT", "Project", "write_whole"]
+__all__ = ["FORMAT", "Project"]
 
 FORMAT = 1
 """Of the file; raised when an older version of the package could not read it."""
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """A file that is either the old one or the new one, whenever the process dies.
-
-    Args:
-        path: of the file.
-        write: writes to the path that it is given, in the same folder and with the same ending.
-    """
-    temporary = path.with_name(f"writing_{os.getpid()}_{path.name}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Project:

@@ -61,8 +61,17 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 def trained(optimizer: Any, variables: list[keras.Variable], steps: list[list[Any]]) -> list[np.ndarray]:
+    stateless = keras.backend.backend() == "jax" and isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if stateless and not optimizer.built:
+        optimizer.build(variables)
     for step in steps:
-        optimizer.apply(step, variables)
+        if stateless:  # Keras' `apply` of this wrapper assigns in a traced branch there, whatever it wraps
+            state = [[v.value for v in part] for part in (optimizer.variables, variables)]
+            weights, rest = optimizer.stateless_apply(state[0], step, state[1])
+            for variable, value in zip([*variables, *optimizer.variables], [*weights, *rest], strict=True):
+                variable.assign(value)
+        else:
+            optimizer.apply(step, variables)
     return [ops.convert_to_numpy(v) for v in variables]
 
 

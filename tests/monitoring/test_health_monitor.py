@@ -160,6 +160,41 @@ def test_the_mean_is_undone() -> None:
     assert losses.take() == [3.0, 3.0, math.inf, None]
 
 
+def test_batches_that_pass_have_no_loss() -> None:
+    """The mean after them is of the run before, which has seen them; what is added to it is known one batch later."""
+    losses = BatchLosses()
+    for batch in range(3):
+        losses.passed(batch)
+        losses.wait(batch + 1, seconds=1e6)
+    assert losses.take() == []
+    for batch, mean in ((3, 4.0), (4, 3.0)):
+        losses.seen(batch, mean)
+    assert losses.take() == [None, -1.0]
+
+
+def test_a_resumed_epoch(tmp_path: Path) -> None:
+    """The losses of batches before the resumption are not the first update's."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 7:
+                raise KeyboardInterrupt
+
+    def losses(*callbacks: Any) -> list[float]:
+        scaled = keras.optimizers.LossScaleOptimizer(ck.SGD(0.05), initial_scale=1.0)
+        model, resume = regressor(scaled, run_eagerly=True), ck.Resume(tmp_path, every=2)
+        monitor = ck.HealthMonitor(every=2, print_fn=lambda text: None)
+        data = resume.data(regression(), batch_size=2)
+        model.fit(data, steps_per_epoch=16, epochs=1, verbose=0, callbacks=[resume, monitor, *callbacks])
+        return monitor.watch.monitor.history.losses.last().tolist()
+
+    whole = losses()
+    with pytest.raises(KeyboardInterrupt):
+        losses(Stop())
+    assert len(whole) == 16
+    np.testing.assert_allclose(losses(), whole[7:], rtol=1e-4)  # 6 was not known, and is not in the history
+
+
 PROGRAM = """
 import json, sys, keras, numpy as np
 import capibara_keras as ck

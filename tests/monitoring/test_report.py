@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import capibara_keras as ck
 from capibara_keras.monitoring import Alert, Observation, Subject
 from capibara_keras.monitoring.report import Story, write_page
-from capibara_keras.monitoring.report.panels import draw, histogram_panel, verdict
+from capibara_keras.monitoring.report.panels import _names, _smoothed, draw, histogram_panel, verdict
 from tests.models import classifier, digits
 
 
@@ -112,10 +112,41 @@ def test_many_layers_are_a_range() -> None:
     assert "60 layers, range" in said and "block_30/kernel" not in said
 
 
+def test_long_names_of_layers_differ() -> None:
+    blocks = [f"language_model/transformer_encoder_block_{i:02d}/attention/query_projection" for i in range(60)]
+    assert "07" in _names(blocks)[7]
+    for layers in (blocks, ["a", "a/b", "b"], [f"{'x' * 40}{c}{'y' * 40}" for c in "pqr"], ["only/one"]):
+        names = _names(layers)
+        assert len(set(names)) == len(layers) and max(map(len, names)) <= 24
+
+
+def test_one_infinite_loss_hides_no_other() -> None:
+    story = told(9000, lambda t: math.inf if t == 4321 else 1.0)
+    assert np.all(story.series("loss") == 1.0) and np.isinf(story.series("loss_high")).sum() == 1
+    assert "not finite" in texts(draw(story, ""))
+
+
+def test_a_spike_does_not_lift_the_smoothed_loss() -> None:
+    losses = [1e5 if 3 <= t < 8 else 1.0 for t in range(200)]
+    smooth = _smoothed(np.array(losses))
+    assert smooth[60] < 2.0
+
+
+def test_a_floor_far_away_is_not_drawn() -> None:
+    """A line that falls steadily says nothing about where it ends."""
+    story = Story.of({"loss": [2.0 - t / 200 for t in range(200)]})
+    assert "goes to" not in texts(draw(story, ""))
+
+
+def test_panels_share_their_axis() -> None:
+    reach = {axes.get_xlim() for axes in draw(told(120), "").axes if axes.get_xlabel() == "update"}
+    assert reach == {(0.0, 119.0)}
+
+
 def test_text_of_others_is_no_markup(tmp_path) -> None:
     story = told(30)
     bad = "<script>alert(1)</script>"
-    story.alerts.append(Alert("loss_spike", "warning", bad, bad, bad, 3, 1.0, 2.0))
+    story.alerts.append(Alert("loss_spike", "warning", bad, bad, 3, bad, 1.0, 2.0))
     page = write_page(story, tmp_path, title=bad, configuration={"name": bad, "rate": math.nan}, pictures=False)
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text
@@ -141,7 +172,7 @@ def test_bad_input(tmp_path) -> None:
     with pytest.raises(ck.ConfigError, match="it is empty"):
         ck.write_report({"loss": []}, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ck.ConfigError, match="directory: cannot make"):
+    with pytest.raises(ck.ConfigError, match="directory: cannot write"):
         ck.TrainingReport(tmp_path / "file" / "below")
     with pytest.raises(ck.ConfigError, match="seconds"):
         ck.TrainingReport(tmp_path, seconds=-1)
@@ -170,6 +201,51 @@ def test_fit_keeps_the_page(tmp_path) -> None:
     assert len(report.story.validation) == 3
     assert report.story.updates == 3 * 12
     assert np.isfinite(report.story.by_layer("gradient")).any() and np.isfinite(report.story.by_layer("silent")).any()
+
+
+def small() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    x, y = digits()
+    return classifier(ck.Adam(1e-3)), x, y
+
+
+def test_a_full_disk_costs_pages_and_not_the_training(tmp_path, monkeypatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    model, x, y = small()
+    report = ck.TrainingReport(tmp_path, seconds=1e-6, print_fn=lambda text: None)
+    monkeypatch.setattr("os.replace", full)
+    with pytest.warns(UserWarning, match="the run goes on.*No space left"):
+        model.fit(x, y, batch_size=16, verbose=0, callbacks=[report])
+    assert report.story.updates == -(-len(x) // 16) and os.listdir(tmp_path) == []
+
+
+def test_a_training_that_ends_in_an_error_has_its_page(tmp_path) -> None:
+    """As Python ends, which is tested by calling what it calls."""
+
+    class Stops(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 11:
+                raise KeyboardInterrupt
+
+    model, x, y = small()
+    report = ck.TrainingReport(tmp_path, print_fn=lambda text: None)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=16, verbose=0, callbacks=[report, Stops()])
+    assert not report.page.exists()
+    report._interrupted()
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "report.png", "report.svg"]
+
+
+def test_a_page_names_what_ended_the_training(tmp_path) -> None:
+    _, x, y = small()
+    x = x.copy()
+    x[40] = np.nan
+    model = classifier(ck.Adam(1e-3, nonfinite="raise"))
+    report = ck.TrainingReport(tmp_path, print_fn=lambda text: None)
+    with pytest.raises(FloatingPointError):
+        model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[report])
+    assert "nonfinite" in report.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.45, 0.7), (0.05, 2.0), (1e-4, 1e2)])

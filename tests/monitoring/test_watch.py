@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -80,22 +81,48 @@ def test_a_layer_that_comes_in_later() -> None:
     assert watch.observations[-1].gradient_norms.tolist() == [1.0, 2.0]
 
 
+RISING = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.2])
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [
         ({"weight_decay": 0.5}, 0.05 * 2.0),
         ({"weight_decay": 0.5, "weight_decay_mode": "l2"}, math.nan),
+        ({"weight_decay": 0.5, "weight_decay_mode": "independent", "learning_rate": RISING}, 0.25 * 2.0),
+        ({"weight_decay": 0.5, "weight_decay_mode": "corrected", "learning_rate": RISING}, 0.025 * 2.0),
         ({"weight_decay": 0.5, "differential_learning_rates": {"w": 3.0}}, 0.15 * 2.0),
         ({"weight_decay": 0.5, "weight_decay_exclude": ["w"]}, 0.0),
         ({}, 0.0),
     ],
 )
 def test_what_decay_takes_off(options: dict[str, object], expected: float) -> None:
-    w, optimizer = keras.Variable(np.ones((2, 2), "float32"), name="w"), ck.SGD(0.1, **options)
+    w, optimizer = keras.Variable(np.ones((2, 2), "float32"), name="w"), ck.SGD(**{"learning_rate": 0.1} | options)
     watch = ck.Watch(optimizer, every=1)
     optimizer.apply([ops.zeros((2, 2))], [w])
     watch.update()
     np.testing.assert_allclose(watch.observations[0].decay_norm, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"state_precision": "bfloat16"},
+        {"state_precision": "8bit"},
+        {"cautious": True, "lookahead_steps": 5, "gradient_centralization": True},
+        {"groups": [{"pattern": "b", "algorithm": "sgd"}]},
+    ],
+)
+def test_moments_are_looked_at_behind_modifiers(options: dict[str, Any]) -> None:
+    """Gradients of 1e-12 have second moments far below epsilon; 8 bits say nothing of single entries."""
+    a, b = keras.Variable(np.ones((64, 64), "float32"), name="a"), keras.Variable([1.0], name="b")
+    optimizer = ck.AdamW(1e-3, jit_compile=False, **options)
+    watch = ck.Watch(optimizer, every=1)
+    optimizer.apply([keras.random.normal((64, 64), stddev=1e-12, seed=0), ops.ones((1,))], [a, b])
+    watch.update()
+    share = watch.observations[-1].probe.below_epsilon[0]
+    assert math.isnan(share) if options.get("state_precision") == "8bit" else share == 1.0
+    assert watch.monitor.subject.epsilon == optimizer.configuration.rule.innermost.epsilon
 
 
 def test_losses_of_micro_batches() -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -381,12 +380,56 @@ def test_schedule_free_is_what_its_library_has(name: str) -> None:
         assert_close([w.numpy()], [cases.DATA[cases.TORCH][key]])
 
 
-def test_schedule_free_refuses_gradients_of_the_other_point() -> None:
-    w, optimizer = keras.Variable([1.0]), ck.ScheduleFreeSGD()
-    optimizer.apply([ops.ones((1,))], [w])
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"statistics_every": 1, "cautious": True}])
+def test_schedule_free_goes_back_by_itself(jit: bool, options: dict[str, Any]) -> None:
+    """An update that finds the average in the model is the one that it would be from the other point."""
+    found = []
+    for by_hand in (True, False):
+        variables = [keras.Variable(w, dtype="float32") for w in cases.weights()]
+        optimizer = ck.ScheduleFreeAdamW(0.01, jit_compile=jit, **options)
+        for g in [*cases.gradients(), *cases.gradients()]:
+            optimizer.apply([ops.convert_to_tensor(x, "float32") for x in g], variables)
+            optimizer.evaluation_mode()
+            if by_hand:
+                optimizer.training_mode()
+        optimizer.training_mode()
+        found.append([v.numpy() for v in variables])
+    assert_close(*found)
+
+
+def test_schedule_free_waits_in_the_average_while_updates_are_skipped() -> None:
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    optimizer = ck.ScheduleFreeSGD(0.1)
+    for g in (1.0, 2.0):
+        optimizer.apply([ops.ones((2,)) * g, ops.ones((1,)) * g], variables)
+    there = [v.numpy() for v in variables]
     optimizer.evaluation_mode()
-    with pytest.raises(ck.ConfigError, match="training_mode"):
-        optimizer.apply([ops.ones((1,))], [w])
+    average = [v.numpy() for v in variables]
+    optimizer.apply([ops.ones((2,)), ops.ones((1,)) * np.nan], variables)
+    np.testing.assert_array_equal(np.concatenate([v.numpy() for v in variables]), np.concatenate(average))
+    with pytest.warns(UserWarning, match="stay as they are"):
+        optimizer.apply([ops.zeros((2,)), None], variables)  # moves the first, and takes the second back
+    np.testing.assert_allclose(variables[1].numpy(), there[1], rtol=1e-6)
+    assert np.abs(variables[0].numpy() - average[0]).max() > 1e-3
+
+
+def test_schedule_free_in_fit_without_a_callback() -> None:
+    """`fit` ends in the average, and the next one goes on from the other point."""
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    losses = {}
+    for attached in (True, False):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(ck.ScheduleFreeSGD(0.05), "mse")
+        expected = contextlib.nullcontext() if attached else pytest.warns(UserWarning, match="holds the average now")
+        for _ in range(2):
+            with expected:
+                model.fit(x, x.sum(1), 8, shuffle=False, verbose=0, callbacks=[ck.Attach()] if attached else [])
+            expected = contextlib.nullcontext()
+            losses.setdefault(attached, []).append(model.evaluate(x, x.sum(1), verbose=0))
+    assert abs(losses[True][0] - losses[False][0]) < 1e-6
+    assert abs(losses[True][1] - losses[False][1]) < 0.01 * losses[True][1]  # one gradient is of another point
 
 
 def test_schedule_free_in_fit(tmp_path: Path) -> None:
@@ -417,20 +460,6 @@ def test_schedule_free_in_fit(tmp_path: Path) -> None:
     whole, _ = model()
     whole.fit(x, y, epochs=4, callbacks=[ck.Attach()], **common)
     np.testing.assert_allclose(whole.layers[0].kernel.numpy(), other.layers[0].kernel.numpy(), rtol=1e-5)
-
-
-def test_schedule_free_without_a_callback_warns() -> None:
-    """`fit` alone ends in the point in which gradients are taken."""
-    m, x = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), np.ones((8, 3), "float32")
-    m.compile(ck.ScheduleFreeSGD(0.05), "mse")
-    with pytest.warns(UserWarning, match=r"call optimizer\.evaluation_mode\(\) now"):
-        m.fit(x, x[:, :1], batch_size=4, verbose=0)
-    m.optimizer.evaluation_mode()
-    with pytest.warns(UserWarning, match="this fit began at the average"):
-        m.fit(x, x[:, :1], batch_size=4, verbose=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        m.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[ck.Attach()])
 
 
 def test_prodigy_finds_its_rate() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from capibara_keras import errors
+from capibara_keras.files import writable_directory, write_whole
 from capibara_keras.monitoring.report.panels import draw
 from capibara_keras.monitoring.report.story import Story
 
-__all__ = ["checked_directory", "write_page"]
+__all__ = ["write_page"]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em; color: #222; }
@@ -57,7 +57,7 @@ def write_page(
     ...     print(write_page({"loss": [3.0, 2.0, 1.0], "learning_rate": [0.1] * 3}, directory).name)
     report.html
     """
-    folder = checked_directory(directory)
+    folder = writable_directory("directory", directory)
     story = source if isinstance(source, Story) else Story.of(source)
     if not story.updates:
         raise errors.ConfigError("source: it holds no update yet; there is nothing to show")
@@ -66,38 +66,11 @@ def write_page(
     figure.savefig(image, format="svg")
     svg = image.getvalue()
     if pictures:
-        _whole(folder / "report.svg", lambda path: path.write_text(svg, encoding="utf-8"))
-        _whole(folder / "report.png", lambda path: figure.savefig(path, format="png", dpi=110))
+        write_whole(folder / "report.svg", lambda path: path.write_text(svg, encoding="utf-8"), "directory")
+        write_whole(folder / "report.png", lambda path: figure.savefig(path, format="png", dpi=110), "directory")
     page = _html(story, title, svg, configuration)
-    _whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"), "directory")
     return folder / "report.html"
-
-
-def checked_directory(directory: str | Path) -> Path:
-    """The directory, made if it is not there.
-
-    Raises:
-        ConfigError: it cannot be made or written.
-    """
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.ConfigError(f"directory: cannot make {str(folder)!r}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise errors.ConfigError(f"directory: cannot write to {str(folder)!r}")
-    return folder
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise errors.ConfigError(f"directory: cannot write {str(path)!r}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _html(story: Story, title: str, svg: str, configuration: Mapping[str, Any] | None) -> str:

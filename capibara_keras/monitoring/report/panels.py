@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ def draw(story: Story, title: str) -> Any:
         panel(axes, story)
         axes.title.set_fontsize(11)
         axes.tick_params(labelsize=8)
+        if axes.get_xlabel() == "update":
+            axes.set_xlim(*_reach(story))
     return figure
 
 
@@ -65,12 +67,12 @@ def loss_panel(axes: Any, story: Story) -> None:
     peaks = np.isfinite(high) & (story.stride > 1)
     if peaks.any():
         axes.plot(x[peaks], high[peaks], color=BLUE, alpha=0.15, linewidth=0.5, label=f"highest of {story.stride}")
-    smooth = _smoothed(loss[finite])
-    axes.plot(x[finite], smooth, color=BLUE, linewidth=1.8, label="smoothed")
+    axes.plot(x[finite], _smoothed(loss[finite]), color=BLUE, linewidth=1.8, label="smoothed")
+    _rug(axes, x, np.isinf(loss) | np.isinf(high), "not finite")
     if story.validation:
         axes.plot(*zip(*story.validation, strict=True), "o-", color=ORANGE, markersize=4, label="validation")
     found = verdict(story)
-    if found is not None and found.model in ("exponential", "power") and math.isfinite(found.floor):
+    if found is not None and 0 < found.eta_steps < math.inf and math.isfinite(found.floor):
         axes.axhline(found.floor, color=GREEN, linestyle="--", linewidth=1.2, label=f"goes to {found.floor:.3g}")
     if _spans(loss[finite]):
         axes.set_yscale("log")
@@ -88,24 +90,31 @@ def rate_panel(axes: Any, story: Story) -> None:
         axes.set_yscale("log", nonpositive="mask")
     elif np.nanmax(rate) > 0:
         axes.set_ylim(0, 1.15 * np.nanmax(rate))
-    _labels(axes, "Learning rate", "learning rate (per update)", legend=False)
+    fell = np.flatnonzero(np.diff(rate) <= 0)
+    if len(fell) and fell[0] > 0:  # a rate that only ever rose has no end of its warm-up yet
+        axes.axvspan(x[0], x[fell[0]], color=ORANGE, alpha=0.15, linewidth=0, label="warm-up (first rise)")
+    _labels(axes, "Learning rate", "learning rate (per update)")
 
 
 def text_panel(axes: Any, story: Story) -> None:
     """Where training stands, and what was wrong."""
     axes.axis("off")
     axes.set_title("Where it stands", loc="left")
-    lines = [f"{story.updates} updates", *_convergence_lines(story), ""]
+    lines = [_counted(story.updates, "update"), *_convergence_lines(story), ""]
     skipped = int(np.nansum(story.series("skipped")))
     if skipped:
-        lines.append(f"{skipped} updates were skipped: not finite")
+        lines.append(f"{_counted(skipped, 'update')} skipped: not finite")
     serious = [alert for alert in story.alerts if alert.level != "info"]
-    lines.append(f"{len(serious)} alerts, {len(story.alerts) - len(serious)} hints" if story.alerts else "No alerts.")
-    for alert in serious[-4:]:
-        text = f"{alert.level} at {alert.step}: {alert.id}" + (f" in {alert.layer}" if alert.layer else "")
+    counts = (_counted(len(serious), "alert"), _counted(len(story.alerts) - len(serious), "hint"))
+    lines.append(", ".join(counts) if story.alerts else "No alerts.")
+    for alert in sorted(serious[-4:], key=lambda alert: (alert.level != "critical", alert.step)):
+        layer = f" in {_short(alert.layer, 60)}" if alert.layer else ""
+        text = f"{alert.level} at {alert.step}: {alert.id}{layer}"
         lines += textwrap.wrap(text, 62, subsequent_indent="   ")
-        lines += textwrap.wrap(alert.suggestion, 58, initial_indent="   ", subsequent_indent="   ")[:2]
-    text = "\n".join(line if len(line) < 64 else line[:61] + "…" for line in lines[:22])
+        lines += textwrap.wrap(
+            alert.suggestion, 58, initial_indent="   ", subsequent_indent="   ", max_lines=2, placeholder=" …"
+        )
+    text = "\n".join(line if len(line) < 64 else line[:61] + "…" for line in lines[:24])
     axes.text(0, 0.97, text, va="top", ha="left", fontsize=9, family="monospace", transform=axes.transAxes)
 
 
@@ -124,10 +133,7 @@ def gradient_panel(axes: Any, story: Story) -> None:
     clipped = known & (story.series("clipped") > 0.5)
     if clipped.any():
         axes.plot(x[clipped], norm[clipped], "o", color=ORANGE, markersize=3, markerfacecolor="none", label="clipped")
-    bad = np.isinf(norm) | (story.series("skipped") > 0)
-    if bad.any():
-        place = np.full(int(bad.sum()), 0.97)
-        axes.plot(x[bad], place, "x", color=RED, transform=axes.get_xaxis_transform(), label="not finite, skipped")
+    _rug(axes, x, np.isinf(story.series("gradient_high")) | (story.series("skipped") > 0), "not finite, skipped")
     axes.set_yscale("log")
     _alert_lines(axes, story)
     _labels(axes, "Norm of the gradient", "L2 norm (loss / weight)")
@@ -145,8 +151,8 @@ def layers_panel(axes: Any, story: Story) -> None:
     extent = (x[0], max(x[-1], x[0] + 1), n - 0.5, -0.5)
     shown = axes.imshow(image, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
     step = max(1, -(-n // 14))
-    axes.set_yticks(range(0, n, step), [_short(name) for name in story.layers[::step]])
-    axes.figure.colorbar(shown, ax=axes, label="log10 of root mean square", pad=0.01)
+    axes.set_yticks(range(0, n, step), _names(story.layers)[::step])
+    axes.figure.colorbar(shown, ax=axes, label=f"log10 of {story.gradient_unit}", pad=0.01)
     _labels(axes, "Gradient by layer (input at the top)", "", legend=False, grid=False)
 
 
@@ -244,12 +250,12 @@ def _by_layer(axes: Any, story: Story, table: np.ndarray) -> None:
     """A line for each of a few layers; of many, the range, the median, and the ends."""
     x = story.series("update")
     some = [k for k in range(len(table)) if np.isfinite(table[k]).any()]
+    names = _names(story.layers) if len(table) == len(story.layers) else ["all"] * len(table)
     colours = [BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9"]
     if len(some) <= NAMED:
         for k, colour in zip(some, colours, strict=False):
             keep = np.isfinite(table[k])
-            name = _short(story.layers[k]) if len(table) == len(story.layers) else "all"
-            axes.plot(x[keep], table[k][keep], color=colour, linewidth=1.2, label=name)
+            axes.plot(x[keep], table[k][keep], color=colour, linewidth=1.2, label=names[k])
         return
     columns = np.isfinite(table).any(axis=0)
     known = table[:, columns]
@@ -258,7 +264,7 @@ def _by_layer(axes: Any, story: Story, table: np.ndarray) -> None:
     axes.plot(x[columns], middle, color=BLUE, linewidth=1.4, label="median")
     for k, colour in ((some[0], GREEN), (some[-1], RED)):
         keep = np.isfinite(table[k])
-        axes.plot(x[keep], table[k][keep], color=colour, linewidth=1, label=_short(story.layers[k]))
+        axes.plot(x[keep], table[k][keep], color=colour, linewidth=1, label=names[k])
 
 
 def _alert_lines(axes: Any, story: Story) -> None:
@@ -295,7 +301,14 @@ def _spans(values: np.ndarray) -> bool:
 
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
-    """Median of five, then exponentially weighted from both sides, so that it does not lag."""
+    """Median of five, then exponentially weighted from both sides, so that it does not lag; of logarithms where the
+    axis is one of them, or the largest numbers would hide all others."""
+    if _spans(y):
+        return np.exp(_smoothed_evenly(np.log(y)))
+    return _smoothed_evenly(y)
+
+
+def _smoothed_evenly(y: np.ndarray) -> np.ndarray:
     a = 1.0 / max(2.0, SMOOTHING * len(y))
     padded = np.pad(y, 2, mode="edge")
     calm = np.median(np.stack([padded[i : i + len(y)] for i in range(5)]), axis=0)
@@ -319,7 +332,43 @@ def _band(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _short(name: str) -> str:
-    """The end of a path, which tells layers apart."""
-    end = name.rsplit("/", 1)[-1]
-    return name if len(name) <= 24 else end if len(end) <= 24 else "…" + end[-23:]
+def _reach(story: Story) -> tuple[float, float]:
+    """First and last update, the same for all panels over updates."""
+    x = story.series("update")
+    return float(x.min()), float(max(x.max(), x.min() + 1))
+
+
+def _rug(axes: Any, x: np.ndarray, where: np.ndarray, label: str) -> None:
+    """Marks at the upper edge, for what has no place on the axis."""
+    if where.any():
+        place = np.full(int(where.sum()), 0.97)
+        axes.plot(x[where], place, "x", color=RED, transform=axes.get_xaxis_transform(), label=label)
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def _short(name: str, length: int = 24) -> str:
+    """A name with its middle left out."""
+    half = (length - 1) // 2
+    return name if len(name) <= length else f"{name[: length - 1 - half]}…{name[-half:]}"
+
+
+def _names(layers: Sequence[str]) -> list[str]:
+    """Short names that tell layers apart: without the parts of the path that all share at either end, or with an
+    index where what is left out of the middle is what they differ in.
+
+    >>> _names(["model/block_0/dense", "model/block_1/dense"])
+    ['block_0', 'block_1']
+    """
+    paths = [name.split("/") for name in layers]
+    first, last = 0, 0
+    if len(paths) > 1:
+        shortest = min(map(len, paths))
+        while first < shortest - 1 and len({path[first] for path in paths}) == 1:
+            first += 1
+        while last < shortest - 1 - first and len({path[-1 - last] for path in paths}) == 1:
+            last += 1
+    short = [_short("/".join(path[first : len(path) - last])) for path in paths]
+    return [name if short.count(name) == 1 else f"{k}: {_short(name, 20)}" for k, name in enumerate(short)]

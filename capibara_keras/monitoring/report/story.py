@@ -22,9 +22,16 @@ ROWS = 1000
 EARLY = 100
 """Gradient norms of the start that are kept as they are."""
 
+
+def _finite_mean(x: np.ndarray) -> float:
+    """One loss that is not finite must not hide the others; `loss_high` keeps that there was one."""
+    finite = x[np.isfinite(x)]
+    return float(finite.mean()) if len(finite) else math.inf
+
+
 MERGED: dict[str, Callable[[np.ndarray], Any]] = {
     "update": np.nanmax,
-    "loss": np.nanmean,
+    "loss": _finite_mean,
     "loss_high": np.nanmax,
     "learning_rate": np.nanmax,
     "gradient_norm": np.nanmedian,
@@ -56,6 +63,7 @@ class Story:
         validation: (update, loss) of each validation.
         early: norms of the first gradients; `late` those of the last.
         stride: updates that a row stands for.
+        gradient_unit: of the series "gradient": "L2 norm" of a file, which does not know how large a layer is.
 
     >>> story = Story(())
     >>> for i in range(5000):
@@ -68,6 +76,7 @@ class Story:
         self.layers = tuple(layers)
         self.stride = 1
         self.updates = 0
+        self.gradient_unit = "root mean square"
         self.validation: list[tuple[float, float]] = []
         self.alerts: list[Alert] = []
         self.early: list[float] = []
@@ -86,6 +95,7 @@ class Story:
         history = read(source)
         found = _layers_of(source)
         story = cls(tuple(found[0]) if found else ())
+        story.gradient_unit = "L2 norm"
         for i in range(len(history.step)):
             values: dict[str, Any] = {name: float(getattr(history, name)[i]) for name in NUMBERS}
             values |= {name: bool(getattr(history, name)[i] == 1) for name in ("clipped", "skipped")}

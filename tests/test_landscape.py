@@ -393,3 +393,12 @@ def test_training_plots_draw_a_landscape_where_there_is_one() -> None:
 def test_bad_arguments_of_training_plots(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ck.SGD().generate_training_plots({"learning_rate": [0.1]}, **arguments)
+
+
+def test_the_path_of_a_model_that_fit_builds() -> None:
+    """It begins behind the first batch, in which TensorFlow builds it."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(ck.SGD(), "mse")
+    path = ck.Trajectory()
+    model.fit(np.ones((6, 2)), np.ones((6, 1)), batch_size=1, verbose=0, callbacks=[path])
+    assert path.updates == [1, 2, 3, 4, 5, 6] and {len(arrays) for arrays in path.checkpoints} == {2}

@@ -238,6 +238,16 @@ def test_data_without_the_callback_warn(tmp_path: Path) -> None:
         regressor(ck.Adam()).fit(data, steps_per_epoch=data.steps, epochs=2, shuffle=False, verbose=0)
 
 
+def test_a_model_that_is_not_built_is_refused(tmp_path: Path) -> None:
+    """On the first run, not when it is too late."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(ck.Adam(), "mse")
+    resume = ck.Resume(tmp_path)
+    data = resume.data(regression(), 4)
+    with pytest.raises(ck.ConfigError, match=r"the model is not built.*model.build\(input_shape\)"):
+        model.fit(data, steps_per_epoch=data.steps, shuffle=False, verbose=0, callbacks=[resume])
+
+
 def test_every_row_once_per_epoch(tmp_path: Path) -> None:
     data = ck.Resume(tmp_path).data(np.arange(10), 4)
     epochs = [np.concatenate([data[3 * epoch + i][0] for i in range(3)]) for epoch in range(2)]

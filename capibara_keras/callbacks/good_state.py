@@ -32,8 +32,14 @@ class GoodStates:
         """The update of the last copy; -1 if there is none."""
         return self.copies[-1].update if self.copies else -1
 
+    def fits(self) -> bool:
+        """Whether there is a copy, of all variables: `fit` may build a model in its first batch."""
+        return bool(self.copies) and len(self.copies[-1].arrays) == len(self._variables())
+
     def keep(self, update: int) -> None:
         """Copy the state as it is after `update` updates."""
+        if not self.fits():
+            self.copies.clear()
         self.copies.append(_Copy(update, [np.array(ops.convert_to_numpy(v)) for v in self._variables()]))
 
     def restore(self, before: int) -> int:

@@ -94,12 +94,13 @@ class HealthMonitor(Attach):
         """The last 1000 alerts, hints included."""
         self._losses, self._acted, self._last = BatchLosses(), 0, 0
         self._file: JsonLines | None = None
+        self._is_unbuilt = False
         self._good: GoodStates | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Have the optimizer measure, and open the file."""
         optimizer = self.optimizer
-        if not optimizer.built:
+        if not optimizer.built and self.model.trainable_variables:
             optimizer.build(self.model.trainable_variables)
         if self.watch is None or self.watch.optimizer is not optimizer:
             baseline = baseline_loss(self.model) if self.baseline_loss is None else self.baseline_loss
@@ -107,14 +108,17 @@ class HealthMonitor(Attach):
             self.watch = Watch(
                 optimizer, baseline_loss=baseline, rules=self.rules, every=self.every, loss_scaled=wrapped
             )
-            self.watch.restart()  # what an earlier `fit` did was for its own monitor to say
+            if optimizer.built:
+                self.watch.restart()  # what an earlier `fit` did was for its own monitor to say
+        self._is_unbuilt = not (optimizer.built and self.model.built)  # on TensorFlow, the first batch builds it then
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
         self._file = None if self.path is None else JsonLines(self.path)
         self._good, self._acted, self._losses = None, 0, BatchLosses()
         if self.on_critical == "rollback":
             self._good = GoodStates(self.model)
-            self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
+            if optimizer.built:
+                self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """The logged mean begins anew."""
@@ -125,6 +129,8 @@ class HealthMonitor(Attach):
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Read every so many batches. Here and not at the batch's end, when the next one may have begun."""
         super().on_train_batch_begin(batch, logs)
+        if batch and self._is_unbuilt:
+            self._after_the_first_batch()
         if batch - self._last >= self.every:
             self._last = batch
             if self.watch is None or not self.watch.knows_loss:
@@ -152,6 +158,14 @@ class HealthMonitor(Attach):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _after_the_first_batch(self) -> None:
+        """Of a model that `fit` has built just now: what was not to be had when it began."""
+        self._is_unbuilt = False
+        if self.watch is not None and self.baseline_loss is None:
+            self.watch.baseline_loss = baseline_loss(self.model) or math.nan
+        if self._good is not None:
+            self._good.keep(int(ops.convert_to_numpy(self.optimizer.iterations)))
 
     def _read(self) -> None:
         assert self.watch is not None
@@ -200,6 +214,9 @@ class HealthMonitor(Attach):
             before = float(ops.convert_to_numpy(self.optimizer.learning_rate))
             self.optimizer.learning_rate = before * self.reduce_factor
             self._say(f"the learning rate goes from {before:.3g} to {before * self.reduce_factor:.3g}")
+        elif self._good is not None and self.watch is not None and not self._good.fits():
+            self._say("there is no earlier state to go back to: training stops")
+            self.model.stop_training = True
         elif self._good is not None and self.watch is not None:
             update = self._good.restore(alert.step - ONSET)
             self.watch.restart()

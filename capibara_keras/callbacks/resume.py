@@ -114,6 +114,11 @@ class Resume(Attach):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Bring the saved run back, if there is one."""
+        if not self.model.built:
+            raise errors.ConfigError(
+                "Resume: the model is not built, so that nothing could be restored before its first batch. Give it an "
+                "Input, or call model.build(input_shape) before fit"
+            )
         super().on_train_begin(logs)
         steps = self.params.get("steps")
         if self._data is not None and steps != self._data.steps:

@@ -65,6 +65,9 @@ class Trajectory(Attach):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """The first copy; a path of other variables is forgotten."""
         super().on_train_begin(logs)
+        self._begin()
+
+    def _begin(self) -> None:
         variables = [id(v) for v in movable(self.model)]
         if variables != self._variables:
             self._kept, self._last, self._variables = [], None, variables
@@ -73,6 +76,10 @@ class Trajectory(Attach):
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Copy every so many batches. Here and not at the batch's end, when the next one may have begun."""
         super().on_train_batch_begin(batch, logs)
+        if batch < 2:  # on TensorFlow, `fit` may build a model in its first batch: the path begins behind it
+            self._begin()
+        if not self._variables:
+            return
         if self._batches % self._interval == 0:
             self.synchronise()
             self._kept.append(self._copy())

@@ -232,3 +232,28 @@ def test_elsewhere(backend: str, devices: int) -> None:
     np.testing.assert_allclose(warned[2], here.watch.monitor.history.losses.last(), rtol=1e-3)
     assert rolled[4] and not warned[4]
     assert rolled[3] < 8 == warned[3]
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_model_that_fit_builds(part: bool) -> None:
+    """Without an `Input`, TensorFlow's `fit` builds it in the first batch: watched all the same, and brought back."""
+    first = keras.layers.Dense(4)
+    if part:
+        first.build((None, 8))
+    model = keras.Sequential([first, keras.layers.Dense(3, "softmax")])
+    model.compile(ck.SGD(1e-3, nonfinite="propagate"), "sparse_categorical_crossentropy")
+    monitor = ck.HealthMonitor(on_critical="rollback", every=1, keep_every=1, print_fn=lambda text: None)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    x[40] = np.nan
+    model.fit(x, np.arange(64) % 3, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+    assert monitor.alerts[0].step == 5 and monitor.watch.baseline_loss == pytest.approx(math.log(3))
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_one_batch_and_nothing_to_go_back_to() -> None:
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(ck.SGD(1e30, nonfinite="propagate"), "mse")
+    said: list[str] = []
+    monitor = ck.HealthMonitor(on_critical="rollback", print_fn=said.append)
+    model.fit(np.full((4, 2), 1e30), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[monitor])
+    assert said[-1] == "there is no earlier state to go back to: training stops"

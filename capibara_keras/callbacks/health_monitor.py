@@ -91,7 +91,8 @@ class HealthMonitor(Attach):
         self.keep_every = errors.integer("keep_every", keep_every, 1)
         self.watch: Watch | None = None
         self.alerts: list[Alert] = []
-        """The last 1000 alerts, hints included."""
+        """The last 1000 alerts, hints included; `raised` is how many there have been."""
+        self.raised = 0
         self._losses, self._acted, self._last = BatchLosses(), 0, 0
         self._file: JsonLines | None = None
         self._is_unbuilt = False
@@ -196,6 +197,7 @@ class HealthMonitor(Attach):
     def _handle(self, alerts: list[Alert]) -> None:
         """Print, write, act."""
         self.alerts = [*self.alerts, *alerts][-KEPT:] if alerts else self.alerts
+        self.raised += len(alerts)
         if self._file is not None:
             self._file.write({"alert": dict(alert)} for alert in alerts)
         for alert in alerts:

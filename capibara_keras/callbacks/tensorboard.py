@@ -73,7 +73,7 @@ class TensorBoardStatistics(Attach):
         if self._writer is not None:  # the last `fit` ended with an error
             self._writer.close()
         self._writer = SummaryWriter(self.directory)
-        self._last, self._alerts = 0, len(self.monitor.alerts)
+        self._last, self._alerts = 0, self.monitor.raised
         if self._drives:
             self.monitor.set_model(self.model)
             self.monitor.set_params(self.params)
@@ -122,7 +122,8 @@ class TensorBoardStatistics(Attach):
         watch = self.monitor.watch
         if self._writer is None or watch is None:
             return
-        alerts, self._alerts = self.monitor.alerts[self._alerts :], len(self.monitor.alerts)
+        new, self._alerts = self.monitor.raised - self._alerts, self.monitor.raised
+        alerts = self.monitor.alerts[-new:] if new else []
         for alert in alerts:
             self._writer.write(max(alert.step, 0), {}, {f"health/alert/{alert.id}": str(alert)})
         if alerts:  # training may end soon

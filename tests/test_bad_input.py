@@ -42,7 +42,7 @@ BOOLEAN = [0, 1, "True", 1.0, [], None]
 BAD: dict[str, tuple[dict[str, Any], list[Any]]] = {
     # option: (what goes with it, bad values)
     "algorithm": ({}, ["adma", "", 5, None, [], {}]),
-    "learning_rate": ({}, [-1.0, NAN, INF, "1e-3", True, [0.1], np.array([0.1]), {}, lambda step: 0.1]),
+    "learning_rate": ({}, [-1.0, NAN, INF, "1e-3", True, [0.1], np.array([0.1]), {}]),
     "beta_1": ({}, SHARE),
     "beta_2": ({}, SHARE),
     "epsilon": ({}, [0, 0.0, -1e-8, 1e-40, NAN, "1e-8", None, True]),

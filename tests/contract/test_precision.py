@@ -192,7 +192,7 @@ def test_multi_optimizer_saves_and_loads(tmp_path: Any) -> None:
 def test_log_statistics_refuses_a_multi_optimizer() -> None:
     """Whose rate would it log? The message says what was found."""
     model = two_layers(by_layer(adam(0.01), sgd(0.05)))
-    with pytest.raises(TypeError, match=r"LogStatistics needs .* found \['Adam', 'SGD'\] in MultiOptimizer"):
+    with pytest.raises(TypeError, match=r"LogStatistics needs .* found 2 in MultiOptimizer"):
         model.fit(*regression(), verbose=0, callbacks=[ck.LogStatistics()])
 
 

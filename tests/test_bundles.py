@@ -32,7 +32,7 @@ def trained(
     monkeypatch: pytest.MonkeyPatch, whole: int, options: dict[str, Any]
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Weights and statistics after six micro-batches; the third has no gradient for two variables, the fifth a NaN."""
-    monkeypatch.setattr("capibara_keras.backend.tensorflow.WHOLE", whole)
+    monkeypatch.setattr("capibara_keras.backend.live.WHOLE", whole)
     rng = np.random.default_rng(0)
     variables = [keras.Variable(rng.normal(size=shape), name=f"v{i}") for i, shape in enumerate(SHAPES)]
     optimizer = ck.AdamW(1e-2, weight_decay=0.1, **options)

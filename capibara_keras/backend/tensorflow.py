@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
-from capibara_keras.backend.bundles import bundles
+from capibara_keras.backend.live import Live
+from capibara_keras.backend.replicated import Replicated
 from capibara_keras.backend.step import Cache, Extra, Grads, Step, changed, full
 from capibara_keras.types import Scalar, Tensor, Variable
 
 __all__ = ["TensorFlow"]
-
-WHOLE = 32
-"""Up to so many variables are compiled as one: bundles would cost more than they save."""
 
 
 class TensorFlow:
@@ -191,136 +187,3 @@ class TensorFlow:
         old = step.variables.live(self.native, self.read)
         for variable, before, after in changed(step.variables, old, function(old)):
             self.native(variable).assign(self.tf.cast(after, before.dtype))
-
-
-class Live:
-    """An `Execution` on variables, which change in place.
-
-    A large model is compiled in bundles of variables that repeat (see `bundles`): for one layer, then run for each.
-    That saves most of the time to trace and compile. The bundles are compiled functions inside one that is not;
-    where the caller compiles that too, they only save tracing.
-    """
-
-    def __init__(self, backend: TensorFlow, step: Step) -> None:
-        self.backend, self.tf, self.jit = backend, backend.tf, step.jit
-        self.fused, size = step.fused, len(step.variables.params)
-        self.whole = step.fused and size <= WHOLE
-
-    def each(self, stage: Any, items: Sequence[Any], shared: Any) -> tuple[list[Any], list[Tensor]]:
-        if not items:
-            return [], []
-        if self.whole:
-            parts = [list(range(len(items)))]
-        elif self.fused:
-            parts = bundles([self._signature(item) for item in items])
-        else:
-            parts = [[i] for i in range(len(items))]
-        functions: dict[Hashable, Callable[..., Any]] = {}
-        vectors = []
-        for part in parts:
-            whats = tuple(items[i].what for i in part)
-            if whats not in functions:
-                function = partial(self._in_place, stage, whats)
-                functions[whats] = function if self.whole else self.backend.traced(function, jit=self.jit)
-            vectors.append(functions[whats]([items[i].row for i in part], [items[i].own for i in part], shared))
-        order = [i for part in parts for i in part]
-        columns = [self.tf.concat(column, 0) if len(parts) > 1 else column[0] for column in zip(*vectors, strict=True)]
-        if order != sorted(order):
-            places = sorted(range(len(order)), key=order.__getitem__)
-            columns = [self.tf.gather(column, places) for column in columns]
-        return [item.row for item in items], columns
-
-    def _in_place(
-        self, stage: Any, whats: Sequence[Any], rows: list[Any], owns: list[Any], shared: Any
-    ) -> list[Tensor]:
-        numbers = []
-        for what, variables, own in zip(whats, rows, owns, strict=True):
-            old = tree.map_structure(self.backend.read, variables)
-            new, measured = stage(what, old, own, shared)
-            for variable, before, after in changed(variables, old, new):
-                variable.assign(self.tf.cast(after, before.dtype))
-            numbers.append(measured)
-        return [self.tf.stack(column) for column in zip(*numbers, strict=True)]
-
-    def _signature(self, item: Any) -> Hashable:
-        """Items of equal signature are treated by the same compiled code."""
-        tensors = [*tree.flatten(item.row), *item.own.values()]
-        return item.what, tuple(item.own), tuple((tuple(x.shape), x.dtype) for x in tensors)
-
-    def once(self, function: Callable[..., Any], *tensors: Any) -> Any:
-        return function(*tensors) if self.whole else self.backend.traced(function, jit=self.jit)(*tensors)
-
-
-class Replicated:
-    """An update under a `tf.distribute` strategy: one all-reduce, and every replica computes the same update from
-    the same sums. Its methods run in the cross-replica context; only there may a collective be conditional."""
-
-    def __init__(self, backend: TensorFlow, step: Step, extra: Extra) -> None:
-        self.backend, self.tf, self.step, self.extra = backend, backend.tf, step, extra
-
-    def apply(self, strategy: Any, *grads: Tensor | None) -> None:
-        window = self.step.window
-        if window is None:
-            self.update(strategy, self.summed(strategy, grads))
-            return
-        each = strategy.extended.call_for_each_replica
-        micro = self.summed(strategy, grads) if window.reduced else list(grads)
-        keep = self.unanimous(strategy, micro) if window.is_finite else None
-        state = each(self.snapshot)
-        self.write(strategy, state, each(self.replica_window, (state, micro, keep)))
-        if window.is_due is not None:
-            due = each(lambda: window.is_due([self.backend.read(v) for v in self.step.variables.window]))
-            first = strategy.experimental_local_results(due)[0]
-            self.tf.cond(first, lambda: self.flush(strategy), lambda: None)
-
-    def flush(self, strategy: Any) -> None:
-        window = self.step.open_window
-        parts = strategy.extended.call_for_each_replica(lambda: window.sums(self.snapshot()))
-        self.update(strategy, parts if window.reduced else self.summed(strategy, parts))
-
-    def update(self, strategy: Any, grads: Sequence[Any]) -> None:
-        state = strategy.extended.call_for_each_replica(self.snapshot)
-        self.write(strategy, state, strategy.extended.call_for_each_replica(self.replica_update, (state, list(grads))))
-
-    def replica_update(self, state: Any, grads: Grads) -> Any:
-        call = lambda: self.step.update(state, grads, self.extra, self.step.inline)  # noqa: E731
-        return self.backend.traced(call, jit=self.step.jit)()
-
-    def replica_window(self, state: Any, grads: Grads, keep: Scalar | None) -> Any:
-        return self.step.open_window.accumulate(state, grads, self.extra, keep, self.step.inline)
-
-    def summed(self, strategy: Any, parts: Sequence[Any]) -> list[Any]:
-        """Sums over replicas, in one collective; `None` stays."""
-        native = self.backend.native
-        present = [(i, g) for i, g in enumerate(parts) if g is not None]
-        targets = [(g, native(self.step.variables.params[i])) for i, g in present]
-        sums = strategy.extended.batch_reduce_to(self.tf.distribute.ReduceOp.SUM, targets)
-        full: list[Any] = [None] * len(parts)
-        for (i, _), total in zip(present, sums, strict=True):
-            full[i] = total
-        return full
-
-    def unanimous(self, strategy: Any, grads: Sequence[Any]) -> Any:
-        """Whether the micro-batch is finite on all replicas."""
-        tf, window = self.tf, self.step.open_window
-        each = strategy.extended.call_for_each_replica
-
-        def bad_here(grads: Grads) -> Scalar:
-            assert window.is_finite is not None
-            return 1.0 - tf.cast(window.is_finite(grads), "float32")
-
-        bad = each(bad_here, (list(grads),))
-        target = self.backend.native(self.step.variables.counters)
-        total = strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, bad, target)
-        return each(lambda x: tf.equal(x, 0.0), (total,))
-
-    def snapshot(self) -> Any:
-        """Copies of this replica's state: a live read would see the writes of the others."""
-        return tree.map_structure(lambda v: self.tf.identity(self.backend.read(v)), self.step.variables)
-
-    def write(self, strategy: Any, old: Any, new: Any) -> None:
-        def assign(variable: Any, value: Any) -> Any:
-            return variable.assign(self.tf.cast(value, variable.dtype))
-
-        for variable, _, after in changed(self.step.variables, old, new):
-            strategy.extended.update(self.backend.native(variable), assign, args=(after,), group=False)

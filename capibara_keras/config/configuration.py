@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from capibara_keras import clip, errors
+from capibara_keras import errors
 from capibara_keras.clip import ClipPolicy, NoClip
 from capibara_keras.config.checks import CHECKS, Rate
+from capibara_keras.config.clipping import clip_options_of
 from capibara_keras.config.options import CLIPS, MODIFIERS
 from capibara_keras.groups import Group
 from capibara_keras.rules import RULES, UpdateRule, modified
@@ -222,7 +223,7 @@ PLAIN = tuple(f.name for f in dataclasses.fields(OptimizerConfig) if f.name not 
 
 def idle_clipping(configuration: OptimizerConfig) -> list[str]:
     """A line for each clipping option that has no effect in the chosen method."""
-    effective = clip.to_options(configuration.clip)
+    effective = clip_options_of(configuration.clip)
     kept = [name for name in configuration.clipping if name not in effective and name != "clip_method"]
     method = effective.get("clip_method", "no clipping")
     return [f"{name}={configuration.clipping[name]!r} has no effect: clip_method is {method!r}" for name in kept]
@@ -244,4 +245,4 @@ def _group_options(group: Group) -> dict[str, Any]:
     options: dict[str, Any] = {"pattern": group.pattern, "rate": group.rate, "weight_decay": group.weight_decay}
     if group.rule is not None:
         options |= {"algorithm": name_of(group.rule)} | dataclasses.asdict(group.rule)
-    return options | (clip.to_options(group.clip) if group.clip is not None else {})
+    return options | (clip_options_of(group.clip) if group.clip is not None else {})

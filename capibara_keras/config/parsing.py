@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from capibara_keras import clip, errors
+from capibara_keras import errors
 from capibara_keras.clip import ClipPolicy, NoClip
 from capibara_keras.config.checks import patterns, rate
+from capibara_keras.config.clipping import clip_of
 from capibara_keras.config.configuration import PLAIN, OptimizerConfig, name_of
 from capibara_keras.config.options import ALIASES, CLIPPING, CLIPS
 from capibara_keras.groups import Group
@@ -107,7 +108,7 @@ def _clip(given: dict[str, Any]) -> tuple[ClipPolicy, dict[str, Any]]:
         raise errors.ConfigError(f"{named} exclude each other: give one way of clipping")
     for name, limit in limits.items():
         return CLIPS[name](errors.number(name, limit, 0, open_low=True)), {}
-    return clip.from_options(clipping), clipping
+    return clip_of(clipping), clipping
 
 
 def _group(options: Any) -> Group:

@@ -1,4 +1,4 @@
-"""Second moments of a matrix by its rows and columns, and their eigenbases: what SOAP and Shampoo share.
+"""Second moments of a matrix by its rows and columns, and their eigenbases: what SOAP is made of.
 
 A variable of more than one axis is taken as a matrix (`matrix_shape`). Each of its sides that is neither 1 nor too
 long has a factor (L = mean of g g^T, R = mean of g^T g) and a basis of its eigenvectors.

@@ -10,7 +10,7 @@ import keras
 from capibara_keras.plan import Plan
 from capibara_keras.records import Record
 from capibara_keras.rules import UpdateRule, Wrapper
-from capibara_keras.state import Row
+from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
 
 __all__ = ["VariableDescription", "describe", "table"]
@@ -40,7 +40,11 @@ class VariableDescription(Record):
 
 
 def describe(
-    plan: Plan, variables: Sequence[Variable], rows: Sequence[Row], patterns: Sequence[str], decays: Sequence[float]
+    plan: Plan,
+    variables: Sequence[Variable],
+    rows: Sequence[VariableState],
+    patterns: Sequence[str],
+    decays: Sequence[float],
 ) -> list[VariableDescription]:
     """A row for each variable.
 

@@ -12,8 +12,8 @@ import keras
 from capibara_keras import catalog, groups
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.records import Record
-from capibara_keras.state import compute_dtype, overwrites, path_of, slots_of
 from capibara_keras.types import Variable
+from capibara_keras.variables import compute_dtype, overwrites, path_of, slots_of
 
 __all__ = ["MemoryReport", "memory_report", "variables_of"]
 

@@ -11,9 +11,10 @@ from capibara_keras import groups, probes
 from capibara_keras.clip import UnitwiseClip
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.plan import GroupPlan, Plan, VariablePlan
-from capibara_keras.state import Row, compute_dtype, overwrites, path_of, scalar_dtype
+from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
 from capibara_keras.units import unit_axes
+from capibara_keras.variables import compute_dtype, overwrites, path_of, scalar_dtype
 
 __all__ = ["group_numbers", "make_plan"]
 
@@ -26,7 +27,7 @@ def group_numbers(configuration: OptimizerConfig, paths: Sequence[str]) -> list[
 def make_plan(
     configuration: OptimizerConfig,
     variables: Sequence[Variable],
-    rows: Sequence[Row],
+    rows: Sequence[VariableState],
     *,
     decays: Sequence[bool],
     schedule: Callable[[Any], Any] | None,

@@ -12,8 +12,8 @@ from keras import ops
 
 from capibara_keras import backend, errors
 from capibara_keras.core.updating import Updating
-from capibara_keras.state import scalar_dtype
 from capibara_keras.types import Tensor, Variable
+from capibara_keras.variables import scalar_dtype
 
 __all__ = ["Accumulating"]
 

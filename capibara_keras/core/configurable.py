@@ -14,8 +14,8 @@ from capibara_keras.core.structure import structure
 from capibara_keras.planning import group_numbers
 from capibara_keras.rate import rate_of
 from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
-from capibara_keras.state import path_of, slots_of
 from capibara_keras.types import Variable
+from capibara_keras.variables import path_of, slots_of
 
 __all__ = ["Configurable"]
 

@@ -8,8 +8,8 @@ from keras import ops
 
 from capibara_keras import backend, errors
 from capibara_keras.core.two_points import TwoPoints
-from capibara_keras.state import scalar_dtype
 from capibara_keras.types import Tensor
+from capibara_keras.variables import scalar_dtype
 
 __all__ = ["Observing"]
 

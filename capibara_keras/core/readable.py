@@ -9,7 +9,7 @@ from capibara_keras import backend, errors, pipeline, readings
 from capibara_keras.core.stateful import Stateful
 from capibara_keras.readings import RecentUpdates
 from capibara_keras.records import StepRecord
-from capibara_keras.state import path_of
+from capibara_keras.variables import path_of
 
 __all__ = ["Readable"]
 

@@ -16,8 +16,9 @@ from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import State
 from capibara_keras.planning import group_numbers
 from capibara_keras.rate import rate_of
-from capibara_keras.state import Row, StateVariables, path_of, scalar_dtype
+from capibara_keras.state import StateVariables, VariableState
 from capibara_keras.types import Variable
+from capibara_keras.variables import path_of, scalar_dtype
 
 __all__ = ["Stateful"]
 
@@ -53,7 +54,7 @@ class Stateful(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[Variable]:
         """All state: what checkpoints hold, then what the constructor sets anew."""
-        return self._variables[:] + self._states.untracked
+        return self._variables[:] + self._states.unsaved
 
     @property
     def _state(self) -> State:
@@ -61,7 +62,7 @@ class Stateful(keras.optimizers.Optimizer):
         return self._states.state
 
     @property
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[VariableState]:
         """The state of each variable that the optimizer is built on."""
         return [self._states.rows[self._var_key(v)] for v in self._trainable_variables]
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from capibara_keras.core.configurable import Configurable
 from capibara_keras.planning import group_numbers
-from capibara_keras.state import compute_dtype
+from capibara_keras.variables import compute_dtype
 
 __all__ = ["TwoPoints"]
 

@@ -16,8 +16,8 @@ from capibara_keras.pipeline import State
 from capibara_keras.plan import Plan
 from capibara_keras.planning import make_plan
 from capibara_keras.rate import peak_of
-from capibara_keras.state import path_of, scalar_dtype
 from capibara_keras.types import Scalar, Tensor, Variable
+from capibara_keras.variables import path_of, scalar_dtype
 
 __all__ = ["Updating"]
 

@@ -17,7 +17,7 @@ from capibara_keras import errors
 from capibara_keras.migration.keras_muon import muon_options
 from capibara_keras.migration.micro_batches import MicroBatchSchedule
 from capibara_keras.rules import RULES
-from capibara_keras.state import path_of
+from capibara_keras.variables import path_of
 
 __all__ = ["TRANSLATIONS", "Translation", "keras_options", "take_over"]
 

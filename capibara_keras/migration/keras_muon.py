@@ -7,7 +7,7 @@ from typing import Any
 
 from capibara_keras import errors
 from capibara_keras.rules.muon import COEFFICIENTS
-from capibara_keras.state import path_of
+from capibara_keras.variables import path_of
 
 __all__ = ["muon_options"]
 

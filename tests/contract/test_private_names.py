@@ -15,7 +15,7 @@ import keras
 import pytest
 from keras import ops
 
-from capibara_keras import core, state
+from capibara_keras import allocation, core, state
 
 
 def built() -> tuple[keras.optimizers.Optimizer, keras.Variable]:
@@ -72,7 +72,7 @@ def test_keras_still_has_it_and_it_does_its_duty(name: str) -> None:
 def used() -> set[str]:
     """Attributes of the optimizer that the modules below use, and what they override or set."""
     names: set[str] = set()
-    sources = [*Path(core.__file__).parent.glob("*.py"), Path(state.__file__)]
+    sources = [*Path(core.__file__).parent.glob("*.py"), Path(state.__file__), Path(allocation.__file__)]
     for source in sources:
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "self.owner"):

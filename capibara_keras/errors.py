@@ -50,18 +50,30 @@ class TuningError(CapibaraError, RuntimeError):
     """
 
 
+MOST = 40
+"""Up to so many names are listed; of more, only those most like the one received."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """The allowed name most like `name`, or `None` if none is like it."""
     close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
     return close[0] if close else None
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name that does not exist: `raise unknown("option", "weigth_decay", OPTIONS)`."""
+def unknown(kind: str, name: object, allowed: Iterable[str], listed_in: str = "") -> ConfigError:
+    """The error for a name that does not exist: `raise unknown("option", "weigth_decay", OPTIONS)`.
+
+    Args:
+        listed_in: where all names are found, if they are many.
+    """
     allowed = sorted(allowed)
     guess = nearest(name, allowed) if isinstance(name, str) else None
     hint = f" Did you mean {guess!r}?" if guess else ""
-    return ConfigError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(allowed)}")
+    shown, rest = allowed, ""
+    if len(allowed) > MOST:
+        shown = difflib.get_close_matches(str(name).lower(), allowed, n=8, cutoff=0.0)
+        rest = f", … ({len(allowed)} in all{listed_in and f': see {listed_in}'})"
+    return ConfigError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(shown)}{rest}")
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:

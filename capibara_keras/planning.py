@@ -47,44 +47,12 @@ def make_plan(
         divided: whether the loss arrives divided by the number of micro-batches.
         model: tells the layers, for depths and unit-wise clipping; may be `None`.
     """
-    paths, parts = [row.path for row in rows], configuration.parts
-    numbers = group_numbers(configuration, paths)
-    factors = groups.multipliers(
-        paths,
-        [len(v.shape) for v in variables],
-        groups=configuration.all_groups,
-        differential=configuration.differential_learning_rates,
-        layer_decay=configuration.layer_wise_lr_decay,
-        layer_depths=configuration.layer_depths,
-        layers=None if model is None else _layers(model, variables),
-    )
+    paths = [row.path for row in rows]
+    shapes = [tuple(v.shape) for v in variables]
     _warn_idle(configuration, paths if model is None else [path_of(v) for v in model.variables])  # frozen ones too
-    unitwise = next((part.clip for part in parts if isinstance(part.clip, UnitwiseClip)), None)
-    units: Sequence[tuple[int, ...] | None] = [None] * len(paths)
-    if unitwise is not None:
-        units = unit_axes(variables, paths, model, include_output=unitwise.include_output)
-    offsets = [sum(len(part.hyperparameters) for part in parts[:i]) for i in range(len(parts))]
     return Plan(
-        groups=tuple(
-            GroupPlan(part.rule, part.clip, tuple(part.hyperparameters), offset)
-            for part, offset in zip(parts, offsets, strict=True)
-        ),
-        variables=tuple(
-            VariablePlan(
-                path=row.path,
-                dtype=compute_dtype(v),
-                group=number,
-                rate=factor,
-                decays=decay,
-                overwrite=overwrites(v),
-                constraint=getattr(v, "constraint", None),
-                units=axes,
-                joined=row.joined,
-            )
-            for v, row, number, factor, decay, axes in zip(
-                variables, rows, numbers, factors, decays, units, strict=True
-            )
-        ),
+        groups=_group_plans(configuration),
+        variables=_variable_plans(configuration, variables, rows, decays, model),
         shared=tuple(configuration.shared),
         dtype=scalar_dtype(),
         schedule=schedule,
@@ -98,9 +66,55 @@ def make_plan(
         clip_micro_batches=configuration.accumulates and not configuration.defer_clip_until_accumulation,
         ema_overwrite_frequency=configuration.ema_overwrite_frequency,
         statistics_every=configuration.statistics_every,
-        watched=tuple(probes.watched(paths, [tuple(v.shape) for v in variables])),
-        unit_sizes=tuple(probes.unit_sizes(paths, [tuple(v.shape) for v in variables])),
+        watched=tuple(probes.watched(paths, shapes)),
+        unit_sizes=tuple(probes.unit_sizes(paths, shapes)),
         half_precision=_computes_in_half_precision(model),
+    )
+
+
+def _group_plans(configuration: OptimizerConfig) -> tuple[GroupPlan, ...]:
+    plans, offset = [], 0
+    for part in configuration.parts:
+        plans.append(GroupPlan(part.rule, part.clip, tuple(part.hyperparameters), offset))
+        offset += len(part.hyperparameters)
+    return tuple(plans)
+
+
+def _variable_plans(
+    configuration: OptimizerConfig,
+    variables: Sequence[Variable],
+    rows: Sequence[VariableState],
+    decays: Sequence[bool],
+    model: Any,
+) -> tuple[VariablePlan, ...]:
+    paths = [row.path for row in rows]
+    factors = groups.multipliers(
+        paths,
+        [len(v.shape) for v in variables],
+        groups=configuration.all_groups,
+        differential=configuration.differential_learning_rates,
+        layer_decay=configuration.layer_wise_lr_decay,
+        layer_depths=configuration.layer_depths,
+        layers=None if model is None else _layers(model, variables),
+    )
+    unitwise = next((part.clip for part in configuration.parts if isinstance(part.clip, UnitwiseClip)), None)
+    units: Sequence[tuple[int, ...] | None] = [None] * len(paths)
+    if unitwise is not None:
+        units = unit_axes(variables, paths, model, include_output=unitwise.include_output)
+    numbers = group_numbers(configuration, paths)
+    return tuple(
+        VariablePlan(
+            path=row.path,
+            dtype=compute_dtype(v),
+            group=number,
+            rate=factor,
+            decays=decay,
+            overwrite=overwrites(v),
+            constraint=getattr(v, "constraint", None),
+            units=axes,
+            joined=row.joined,
+        )
+        for v, row, number, factor, decay, axes in zip(variables, rows, numbers, factors, decays, units, strict=True)
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from capibara_keras.types import Variable
+from capibara_keras.warning import warn
 
 __all__ = ["unit_axes"]
 
@@ -60,7 +60,7 @@ def unit_axes(
             if owner is not None and not kinds & _KERNELS:
                 strange.append(f"{path} ({type(owner).__name__})")
     if strange:
-        warnings.warn(f"unit-wise clipping takes the last axis as the units of {', '.join(strange)}", stacklevel=5)
+        warn(f"unit-wise clipping takes the last axis as the units of {', '.join(strange)}")
     return axes if include_output else _without_output(axes, variables, paths)
 
 

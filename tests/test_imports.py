@@ -17,9 +17,9 @@ from tests.subprocess_runner import run
 PACKAGE = Path(capibara_keras.__file__).parent
 
 LAYERS = [
-    {"types", "errors", "records"},
+    {"types", "errors", "records", "warning"},
     {"files"},
-    {"backend", "batchnorm", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
+    {"backend", "batchnorm", "depths", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules", "variables"},
     {"allocation", "catalog", "groups", "plan", "probes"},

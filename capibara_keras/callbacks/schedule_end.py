@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 from capibara_keras import backend, errors
 from capibara_keras.core import Core
 from capibara_keras.rate import Pending
+from capibara_keras.warning import warn
 
 __all__ = ["require_total", "warn_if_over"]
 
@@ -31,9 +30,8 @@ def warn_if_over(optimizer: Core) -> None:
     made = int(backend.fetch(optimizer.iterations))
     if end is None or isinstance(optimizer._learning_rate, Pending) or made < end:
         return
-    warnings.warn(
+    warn(
         f"{optimizer.name}: the schedule ended at update {end}, and {made} were made before this fit: the rate "
         f"stays {optimizer.get_learning_rate():.3g}. To go on, give fit initial_epoch=... and the epochs of the whole "
-        "training; to begin anew, compile with a new optimizer",
-        stacklevel=3,
+        "training; to begin anew, compile with a new optimizer"
     )

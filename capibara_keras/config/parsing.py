@@ -142,4 +142,5 @@ def _refuse_foreign(given: Mapping[str, Any], algorithm: str, fields: list[str])
                 raise errors.ConfigError(
                     f"option {name!r} belongs to algorithm {', '.join(owners)}; {algorithm!r} has {', '.join(fields)}"
                 )
-            raise errors.unknown("option", name, [*_OWN, *fields, *ALIASES, *SCHEDULE_OPTIONS])
+            names = {*_OWN, *fields, *ALIASES, *SCHEDULE_OPTIONS}
+            raise errors.unknown("option", name, names, "help(capibara_keras.OptimizerConfig)")

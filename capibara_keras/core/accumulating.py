@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from capibara_keras import backend, errors
 from capibara_keras.core.updating import Updating
 from capibara_keras.types import Tensor, Variable
 from capibara_keras.variables import scalar_dtype
+from capibara_keras.warning import warn
 
 __all__ = ["Accumulating"]
 
@@ -92,7 +92,7 @@ class Accumulating(Updating):
     def _warn_once(self, what: str, text: str) -> None:
         if what not in self._warned:
             self._set(_warned=self._warned | {what})
-            warnings.warn(f"{self.name}: {text}", stacklevel=3)
+            warn(f"{self.name}: {text}")
 
 
 _WITHOUT_A_CALLBACK = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras import ops
 
 from capibara_keras import checkpoint
 from capibara_keras.core.accumulating import Accumulating
+from capibara_keras.warning import warn
 
 __all__ = ["Core"]
 
@@ -47,7 +47,7 @@ class Core(Accumulating):
         """
         loaded = checkpoint.load(store)
         if loaded is None:
-            warnings.warn(f"{self.name}: the file holds no optimizer state; starting afresh", stacklevel=2)
+            warn(f"{self.name}: the file holds no optimizer state; starting afresh")
         elif self.built:
             self._restore(*loaded)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from capibara_keras.rate import rate_of
 from capibara_keras.state import StateVariables, VariableState
 from capibara_keras.types import Variable
 from capibara_keras.variables import path_of, scalar_dtype
+from capibara_keras.warning import warn
 
 __all__ = ["Stateful"]
 
@@ -147,10 +147,9 @@ class Stateful(keras.optimizers.Optimizer):
             model.make_train_function(force=True)
             self._set(_stale=False)
         if self._stale and not self._attached:
-            warnings.warn(
+            warn(
                 f"{self.name}: a compiled train step still holds the options it was traced with. In `fit`, attach a "
-                "callback of capibara_keras, or call model.make_train_function(force=True); trace other functions anew",
-                stacklevel=4,
+                "callback of capibara_keras, or call model.make_train_function(force=True); trace other functions anew"
             )
 
     def _restore(self, description: checkpoint.Description, arrays: Mapping[checkpoint.Key, np.ndarray]) -> None:

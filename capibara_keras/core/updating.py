@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from capibara_keras.planning import make_plan
 from capibara_keras.rate import peak_of
 from capibara_keras.types import Scalar, Tensor, Variable
 from capibara_keras.variables import path_of, scalar_dtype
+from capibara_keras.warning import warn
 
 __all__ = ["Updating"]
 
@@ -105,7 +105,7 @@ class Updating(Observing):
             raise errors.ConfigError("apply: No gradients provided for any variable; every gradient is None")
         absent = [path_of(v) for v, g in zip(variables, grads, strict=True) if g is None]
         if absent:
-            warnings.warn(f"Gradients do not exist for variables {absent}; they stay as they are", stacklevel=4)
+            warn(f"Gradients do not exist for variables {absent}; they stay as they are")
         full: list[Tensor | None] = [None] * len(self._trainable_variables)
         for v, g in zip(variables, grads, strict=True):
             if g is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from capibara_keras.rate import peak_of
 from capibara_keras.schedules import WarmupSchedule
 from capibara_keras.schedules.base import real
 from capibara_keras.types import Tensor
+from capibara_keras.warning import warn
 
 __all__ = ["OverlaidWarmup", "from_tf_models"]
 
@@ -211,8 +211,5 @@ def _average(given: Mapping[str, Any] | None) -> dict[str, Any]:
             f"trainable_weights_only=True; received {dict(given)!r}"
         )
     if values["dynamic_decay"]:
-        warnings.warn(
-            "from_tf_models: the average has the same decay from the first update on here; dynamic_decay is left out",
-            stacklevel=3,
-        )
+        warn("from_tf_models: the average has the same decay from the first update on here; dynamic_decay is left out")
     return {"use_ema": True, "ema_momentum": values["average_decay"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from keras import ops
 from capibara_keras import errors
 from capibara_keras.rules.base import Rule, Shape, Slot, decoupled
 from capibara_keras.types import Scalar, Scalars, Tensor
+from capibara_keras.warning import warn
 
 __all__ = ["SGD"]
 
@@ -47,9 +47,7 @@ class SGD(Rule):
         errors.number("dampening", self.dampening, 0, 1)
         errors.boolean("nesterov", self.nesterov)
         if self.nesterov and self.dampening:
-            warnings.warn(
-                "SGD: nesterov together with dampening, which torch refuses; u = g + momentum b is used", stacklevel=2
-            )
+            warn("SGD: nesterov together with dampening, which torch refuses; u = g + momentum b is used")
 
     def slots_for(self, shape: Shape, dtype: str = "float32") -> tuple[Slot, ...]:
         return (Slot("momentum"),) if self.momentum else ()

@@ -16,11 +16,12 @@ from capibara_keras.schedules import LinearWithWarmup
 from tests.models import line, regression, regressor, values, variables
 
 
-def fitted(optimizer: Any, *callbacks: keras.callbacks.Callback) -> dict[str, Any]:
+def fitted(optimizer: Any, *callbacks: keras.callbacks.Callback, fits: int = 1) -> dict[str, Any]:
     model = regressor(optimizer)
-    history = model.fit(
-        *regression(), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks)
-    ).history
+    for _ in range(fits):
+        history = model.fit(
+            *regression(), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks)
+        ).history
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     weights = [w.tolist() for w in values(model)]
     return {"weights": weights, "iterations": int(inner.iterations), "history": history}
@@ -49,6 +50,7 @@ FITS: dict[str, Callable[[], dict[str, Any]]] = {
             ck.SGD(0.05, gradient_accumulation_steps=2, jit_compile=False), dynamic_growth_steps=3
         )
     ),
+    "two points, two fits": lambda: fitted(ck.ScheduleFreeAdamW(0.05), fits=2),
     "remainder": lambda: fitted(ck.SGD(0.05, gradient_accumulation_steps=5, jit_compile=False), ck.Attach()),
     "total from fit, logs": lambda: fitted(
         ck.SGD(0.05, scheduler_type="cosine_with_warmup", warmup_ratio=0.25), ck.LogStatistics()

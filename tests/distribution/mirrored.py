@@ -54,6 +54,7 @@ CASES: dict[str, Callable[[], Any]] = {
         skip_spikes=20.0,
         **ADAPTIVE,
     ),
+    "two points": lambda: ck.ScheduleFreeAdamW(1e-2),
     "loss scale": lambda: keras.optimizers.LossScaleOptimizer(ck.Adam(1e-2, global_clipnorm=0.5)),
     "Keras global norm": lambda: keras.optimizers.SGD(1e-1, global_clipnorm=0.5),
 }
@@ -72,6 +73,16 @@ def by_fit(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[keras
         model = network()
         model.compile(make(), "mse")
     model.fit(x, Y, batch_size=BATCH, shuffle=False, verbose=0)
+    return model, model.optimizer
+
+
+def by_two_fits(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[keras.Model, Any]:
+    """Trained by two calls of `fit`, half of the data each."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = network()
+        model.compile(make(), "mse")
+    for part in np.split(np.arange(len(x)), 2):
+        model.fit(x[part], Y[part], batch_size=BATCH, shuffle=False, verbose=0)
     return model, model.optimizer
 
 
@@ -143,14 +154,14 @@ def compare(make: Callable[[], Any], train: Callable[..., Any], x: np.ndarray) -
 
 
 def main() -> None:
-    """Run the cases: a name alone is trained by `fit`; "loop:" and "nan:" before it change how and on what."""
+    """Run the cases: a name alone is trained by `fit`; "twice:", "loop:", "nan:" before it change how and on what."""
     results = {}
     for name in NAMES:
         *how, case = name.split(":")
         x = X.copy()
         if "nan" in how:
             x[BATCH * 7 + BATCH - 1, 0] = np.nan  # the last sample of a batch: on the last replica
-        results[name] = compare(CASES[case], by_loop if "loop" in how else by_fit, x)
+        results[name] = compare(CASES[case], by_loop if "loop" in how else by_two_fits if "twice" in how else by_fit, x)
     print(json.dumps(results))
 
 

@@ -10,7 +10,14 @@ import pytest
 from tests.subprocess_runner import run
 
 PROGRAM = Path(__file__).with_name("mirrored.py")
-QUICK = ["everything", "loop:accumulate, clip", "nan:global norm", "nan:accumulate, drop", "loss scale"]
+QUICK = [
+    "everything",
+    "loop:accumulate, clip",
+    "nan:global norm",
+    "nan:accumulate, drop",
+    "loss scale",
+    "twice:two points",
+]
 CASES = [
     "plain",
     "global norm",
@@ -26,6 +33,7 @@ CASES = [
     "average",
     "average, overwrite",
     "layer-wise",
+    "two points",
     "everything",
 ]
 
@@ -41,7 +49,8 @@ def check(name: str, result: dict[str, Any]) -> None:
 
 
 def test_two_replicas() -> None:
-    """In `fit` and in a loop; a NaN in one sample on one replica is skipped, or dropped, on all."""
+    """In `fit` and in a loop; a NaN in one sample on one replica is skipped, or dropped, on all. An algorithm with two
+    points ends in the average on all, and the next `fit` goes back."""
     results = run(PROGRAM, [2, *QUICK, "Keras global norm"], devices=2)
     assert results.pop("Keras global norm")["weights"] > 1e-2  # clips each replica's part, then sums
     for name, result in results.items():

@@ -17,9 +17,10 @@ from capibara_keras.errors import ConfigError, TuningError
 from capibara_keras.tuning import progress, report
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
 from capibara_keras.tuning.data import training, validation
+from capibara_keras.tuning.domains import Values
 from capibara_keras.tuning.halving import EARLY_TERMINATION, Halving, Rungs
 from capibara_keras.tuning.runner import Budget, Runner, base_options, complete, warmup_steps
-from capibara_keras.tuning.search_space import SearchSpace, Values
+from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.state import Project
 from capibara_keras.tuning.trials import Search, TrialRecord
 
@@ -394,7 +395,7 @@ def _within(space: SearchSpace, base: Values, steps: int) -> SearchSpace:
     if space.name_of("scheduler_type") is None:
         return space
     most = space.name_of("gradient_accumulation_steps")
-    each = space.domain(most).at(1) if most else base.get("gradient_accumulation_steps")
+    each = space.dimension(most).domain.at(1) if most else base.get("gradient_accumulation_steps")
     return space.limited("warmup_steps", steps // int(each or 1) - 1)
 
 

@@ -16,6 +16,7 @@ from keras_tuner.src.distribute import utils as roles  # keras-tuner's own test 
 
 from capibara_keras.errors import TuningError
 from capibara_keras.files import write_whole
+from capibara_keras.tuning.hypermodel import decoded
 from capibara_keras.tuning.oracle import Oracle
 from capibara_keras.tuning.runner import Runner
 from capibara_keras.tuning.state import Project
@@ -60,7 +61,7 @@ class Loop(keras_tuner.engine.base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any) -> Exception | None:
         """One trial; the exception that it failed with, if it did."""
-        values = self.chief.search.space.decoded(trial.hyperparameters.values)
+        values = decoded(self.chief.search.space, trial.hyperparameters.values)
         best = self.oracle.get_best_trials(1)
         limit = self.chief._loss(best[0].score) if best else math.inf
         answers = ["RUNNING"]

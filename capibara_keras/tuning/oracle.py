@@ -12,8 +12,9 @@ from typing import Any
 import keras_tuner
 
 from capibara_keras.tuning.algorithms import propose
+from capibara_keras.tuning.domains import Values
 from capibara_keras.tuning.halving import Rungs
-from capibara_keras.tuning.search_space import Values
+from capibara_keras.tuning.hypermodel import hyperparameters
 from capibara_keras.tuning.state import Project
 from capibara_keras.tuning.trials import Search, TrialRecord
 
@@ -54,7 +55,7 @@ class Oracle(keras_tuner.Oracle):
         super().__init__(
             objective=objective,
             max_trials=search.max_trials,
-            hyperparameters=search.space.hyperparameters(),
+            hyperparameters=hyperparameters(search.space),
             seed=search.seed or None,
         )
         self.search, self.algorithm, self.rungs, self.warmup = search, algorithm, rungs, warmup
@@ -114,7 +115,7 @@ class Oracle(keras_tuner.Oracle):
         if not waiting:
             self.tuner_ids.discard(tuner_id)
         status = "IDLE" if waiting else "STOPPED"
-        return keras_tuner.engine.trial.Trial(self.search.space.hyperparameters(), trial_id="none", status=status)
+        return keras_tuner.engine.trial.Trial(hyperparameters(self.search.space), trial_id="none", status=status)
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Any:
         """An evaluation. The status of the answer is "STOPPED" if the trial shall not go on."""
@@ -218,7 +219,7 @@ class Oracle(keras_tuner.Oracle):
 
     def _trial(self, record: TrialRecord, status: str = "RUNNING") -> Any:
         trial = keras_tuner.engine.trial.Trial(
-            self.search.space.hyperparameters(record.options), trial_id=str(record.number), status=status
+            hyperparameters(self.search.space, record.options), trial_id=str(record.number), status=status
         )
         if math.isfinite(record.score):
             trial.score, trial.best_step = record.score, record.best_step

@@ -16,7 +16,7 @@ import numpy as np
 from capibara_keras.errors import ConfigError
 from capibara_keras.files import write_whole
 from capibara_keras.tuning import progress
-from capibara_keras.tuning.search_space import Choice, Dimension, Range
+from capibara_keras.tuning.domains import Choice, Dimension, Range
 from capibara_keras.tuning.surrogate import fitted, standardised
 from capibara_keras.tuning.trials import Search, TrialRecord
 

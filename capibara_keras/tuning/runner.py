@@ -22,7 +22,7 @@ from capibara_keras.core import structure
 from capibara_keras.errors import ConfigError
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.rate import Pending, peak_of, rate_of
-from capibara_keras.tuning.search_space import Values
+from capibara_keras.tuning.domains import Values
 from capibara_keras.types import Variable
 
 __all__ = ["Budget", "Runner", "base_options", "complete", "warmup_steps"]

@@ -14,7 +14,7 @@ import keras
 
 from capibara_keras import errors
 from capibara_keras.errors import ConfigError, TuningError
-from capibara_keras.tuning import progress, report
+from capibara_keras.tuning import hparams, progress, report
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
 from capibara_keras.tuning.data import training, validation
 from capibara_keras.tuning.domains import Values
@@ -312,15 +312,15 @@ class OptimizerAutoTuner:
         return report.write(self._known_search(), self.metric, self._report_folder(folder, "report"))
 
     def write_tensorboard(self, folder: str | os.PathLike[str] | None = None) -> None:
-        """Write the trials for TensorBoard's HParams page.
+        """Write the trials that have ended for TensorBoard's HParams page; again later, those that came since.
 
         Args:
             folder: default: "tensorboard" in the search's directory.
 
         Raises:
-            ConfigError: tensorboard is not installed, or there are no trials yet.
+            ConfigError: tensorboard is not installed, or there is no search yet.
         """
-        report.write_tensorboard(self._known_search(), self.metric, self._report_folder(folder, "tensorboard"))
+        hparams.write_tensorboard(self._known_search(), self._report_folder(folder, "tensorboard"))
 
     def _report_folder(self, folder: str | os.PathLike[str] | None, name: str) -> Path:
         return self.project.folder / name if folder is None else Path(folder)

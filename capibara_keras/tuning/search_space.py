@@ -110,25 +110,23 @@ class SearchSpace:
         """The dimensions that are not fixed."""
         return tuple(d for d in self.dimensions if not d.fixed)
 
-    def limited(self, name: str, high: int) -> SearchSpace:
-        """The space with a range cut at `high`.
+    def within(self, steps: int, base: Mapping[str, Any]) -> SearchSpace:
+        """The space of trials of so many batches: where a schedule is searched, warmups end before its total.
+
+        Args:
+            steps: of a trial, in batches.
+            base: options that every configuration has beside.
 
         Raises:
-            ConfigError: nothing of the range is left.
+            ConfigError: no warmup of the range does.
         """
-        found = []
-        for d in self.dimensions:
-            if canonical(d.name) == name and isinstance(d.domain, Range) and d.domain.high > high:
-                if d.domain.low > high:
-                    raise ConfigError(f"{d.name}: the range starts at {d.domain.low:g}, and must not exceed {high}")
-                one = d.domain.low == high
-                d = dataclasses.replace(d, domain=Choice((high,)) if one else dataclasses.replace(d.domain, high=high))
-            found.append(d)
-        return SearchSpace(tuple(found))
-
-    def name_of(self, option: str) -> str | None:
-        """How the user calls an option, `None` if it is not in the space."""
-        return next((d.name for d in self.dimensions if canonical(d.name) == option), None)
+        names = {canonical(d.name): d for d in self.dimensions}
+        if "scheduler_type" not in names:
+            return self
+        most = names.get("gradient_accumulation_steps")
+        each = base.get("gradient_accumulation_steps") if most is None else most.domain.at(1)
+        high = steps // int(each or 1) - 1
+        return SearchSpace(tuple(_cut(d, high) if canonical(d.name) == "warmup_steps" else d for d in self.dimensions))
 
     def describe(self) -> dict[str, Any]:
         """The space as data for JSON; two spaces are the same if this is."""
@@ -140,3 +138,13 @@ class SearchSpace:
     def dimension(self, name: str) -> Dimension:
         """Of an option, by the user's name."""
         return next(d for d in self.dimensions if d.name == name)
+
+
+def _cut(d: Dimension, high: int) -> Dimension:
+    """The dimension with no value above `high`."""
+    if not isinstance(d.domain, Range) or d.domain.high <= high:
+        return d
+    if d.domain.low > high:
+        raise ConfigError(f"{d.name}: the range starts at {d.domain.low:g}, and must not exceed {high}")
+    one = d.domain.low == high
+    return dataclasses.replace(d, domain=Choice((high,)) if one else dataclasses.replace(d.domain, high=high))

@@ -14,18 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import capibara_keras as ck
 from capibara_keras.tuning import loop, state
-from capibara_keras.tuning.auto_tuner import _objective
 from capibara_keras.tuning.halving import Halving, Rungs
+from capibara_keras.tuning.metric import Metric
 from capibara_keras.tuning.oracle import Oracle
 from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.trials import Search, TrialRecord
 from tests.subprocess_runner import ROOT
-from tests.tuning.common import search, tuner
+from tests.tuning.common import network, search, tuner
 
 SPACE = SearchSpace.parse(
     {
@@ -63,15 +64,14 @@ def project_search(folder: Path, trials: int = 14, algorithm: str = "bayesian_op
     records = [TrialRecord.from_json(data) for data in known["trials"]] if known else []
     start = Search(SPACE, records, False, trials, 3)
 
-    def ended(record: TrialRecord) -> None:
-        now = oracle.current()
+    def ended(record: TrialRecord, now: Search) -> None:
         best = now.best()
         project.keep_only([t.number for t in now.trials if not t.done] + ([best.number] if best else []))
 
     oracle = Oracle(
         start,
         algorithm,
-        _objective("val_loss", "min"),
+        Metric("val_loss", maximize=False),
         Rungs(Halving((0.25, 0.5)), 4),
         lambda options: 0,
         project,
@@ -188,6 +188,19 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert [t.seconds for t in more.trials[:3]] == [t.seconds for t in two.trials]
 
 
+def test_a_schedule_beside_what_is_searched_is_the_same_in_the_next_process(tmp_path: Path) -> None:
+    """Though it is another object."""
+    space = {"momentum": [0.0, 0.9, "uniform"]}
+    first, other = (keras.optimizers.schedules.CosineDecay(rate, 100) for rate in (0.1, 0.1))
+    search(tuner(tmp_path, space, trials=1), network(optimizer=ck.SGD(first)), steps=8)
+    again = tuner(tmp_path, space, trials=1)
+    search(again, network(optimizer=ck.SGD(other)), steps=8)
+    assert len(again.trials) == 1
+    another = network(optimizer=ck.SGD(keras.optimizers.schedules.CosineDecay(0.2, 100)))
+    with pytest.raises(ck.ConfigError, match="another other options"):
+        search(tuner(tmp_path, space, trials=1), another, steps=8)
+
+
 @pytest.mark.slow
 def test_another_search_in_the_directory(tmp_path: Path) -> None:
     """Named, and untouched unless that is asked for."""
@@ -220,7 +233,7 @@ PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests.tuning.common import search, tuner, network
+from tests.tuning.common import network, search, tuner, network
 real = os.fsync
 def slow(file):  # so that some of the kills hit in mid-write
     time.sleep(0.02)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,10 +73,9 @@ def from_hugging_face(arguments: Any) -> dict[str, Any]:
     >>> round(optimizer.get_learning_rate(30), 8), optimizer.global_clipnorm
     (0.0003, 1.0)
     """
-    if not isinstance(arguments, Mapping):
-        arguments = arguments.to_dict() if hasattr(arguments, "to_dict") else vars(arguments)
+    arguments = _mapping(arguments)
     for name in arguments:
-        if name.startswith(_ABOUT_THE_UPDATE) and name not in (*DEFAULTS, "optim_target_modules"):
+        if name not in (*DEFAULTS, "optim_target_modules") and _about_the_update(name):
             raise errors.unknown("training argument", name, DEFAULTS)
     given = DEFAULTS | {name: getattr(value, "value", value) for name, value in arguments.items()}
     decay = errors.number("weight_decay", given["weight_decay"], 0)
@@ -86,6 +88,23 @@ def from_hugging_face(arguments: Any) -> dict[str, Any]:
         "gradient_accumulation_steps": given["gradient_accumulation_steps"],
     }
     return options | _schedule(given)
+
+
+def _mapping(arguments: Any) -> _Given:
+    if isinstance(arguments, Mapping):
+        return arguments
+    if hasattr(arguments, "to_dict"):
+        return dict(arguments.to_dict())
+    if not hasattr(arguments, "__dict__"):
+        raise errors.ConfigError(
+            f"from_hugging_face: expected a TrainingArguments or a dictionary with its names, received {arguments!r}"
+        )
+    return vars(arguments)
+
+
+def _about_the_update(name: str) -> bool:
+    """Whether a name that is not in `DEFAULTS` was meant to be: it begins like one, or is nearly one."""
+    return name.startswith(_ABOUT_THE_UPDATE) or bool(difflib.get_close_matches(name, DEFAULTS, cutoff=0.85))
 
 
 def _optimizer(given: _Given) -> dict[str, Any]:
@@ -116,24 +135,33 @@ def _schedule(given: _Given) -> dict[str, Any]:
         )
     if name not in _SCHEDULES:
         raise errors.unknown("lr_scheduler_type", name, [*_SCHEDULES, "constant"])
-    kwargs = dict(given["lr_scheduler_kwargs"] or {})
+    kwargs = _keywords(given["lr_scheduler_kwargs"])
     warmup = _warmup(given)
     options = _SCHEDULES[name](kwargs, given, warmup)
     if kwargs:
         raise errors.ConfigError(
             f"from_hugging_face: lr_scheduler_type {name!r} has no lr_scheduler_kwargs {sorted(kwargs)} here"
         )
-    total = {"total_steps": given["max_steps"]} if given["max_steps"] > 0 else {}
-    return total | warmup | options
+    total = errors.integer("max_steps", given["max_steps"])
+    return ({"total_steps": total} if total > 0 else {}) | warmup | options
+
+
+def _keywords(given: Any) -> dict[str, Any]:
+    """`lr_scheduler_kwargs`: a dictionary, or its JSON, which Hugging Face takes from a command line."""
+    with contextlib.suppress(ValueError):
+        given = json.loads(given) if isinstance(given, str) and given else given
+    if given and not isinstance(given, Mapping):
+        raise errors.ConfigError(f"from_hugging_face: lr_scheduler_kwargs must be a dictionary, received {given!r}")
+    return dict(given or {})
 
 
 def _warmup(given: _Given) -> dict[str, Any]:
     """`warmup_steps` wins over `warmup_ratio`; below 1 it is a ratio itself."""
-    steps = given["warmup_steps"] or 0
+    steps = errors.number("warmup_steps", given["warmup_steps"] or 0, 0)
     if 0 < steps < 1:
         return {"warmup_ratio": steps}
     if steps or not given["warmup_ratio"]:
-        return {"warmup_steps": steps}
+        return {"warmup_steps": errors.integer("warmup_steps", steps, 0)}
     return {"warmup_ratio": given["warmup_ratio"]}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from capibara_keras import errors
+from capibara_keras import config, errors
 from capibara_keras.errors import ConfigError, TuningError
 from capibara_keras.tuning import progress
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
@@ -22,6 +22,7 @@ from capibara_keras.tuning.halving import EARLY_TERMINATION, Halving, Rungs
 from capibara_keras.tuning.identity import identity, known_trials
 from capibara_keras.tuning.metric import metric_name, metric_of
 from capibara_keras.tuning.models import distributed, made
+from capibara_keras.tuning.rates import check_rate
 from capibara_keras.tuning.results import Results
 from capibara_keras.tuning.runner import Runner, Task
 from capibara_keras.tuning.search_space import SearchSpace
@@ -89,8 +90,8 @@ class OptimizerAutoTuner(Results):
         self.halving = _halving(early_termination, self.algorithm)
         self.verbose = errors.integer("verbose", verbose, 0, 2)
         self.overwrite = errors.boolean("overwrite", overwrite)
-        self.search_space = dict(search_space) if isinstance(search_space, Mapping) else search_space
-        parsed = SearchSpace.parse(search_space, None if "algorithm" in search_space else any_algorithm(search_space))
+        parsed = SearchSpace.parse(search_space, any_algorithm(search_space))
+        self.search_space = dict(search_space)
         if self.algorithm == "grid" and smallest_grid(parsed) > self.max_trials:
             raise ConfigError(
                 f"max_trials: the smallest grid, with two values per range, has {smallest_grid(parsed)} points, "
@@ -168,6 +169,7 @@ class OptimizerAutoTuner(Results):
 
         steps = task.budget.steps
         space = SearchSpace.parse(self.search_space, base).within(steps, base)
+        check_rate(config.parse(base | space.values([0.0] * len(space.dimensions))).learning_rate)
         search = Search(space, [], task.metric.maximize, self.max_trials, self.seed)
         same = identity(search, self.algorithm, task.metric, self.halving, task.budget, task.patience, base)
         with contextlib.nullcontext() if is_worker() else self.project.locked():

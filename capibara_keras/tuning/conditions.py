@@ -31,8 +31,14 @@ def conditional(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
     algorithms and schedules have.
 
     Raises:
-        ConfigError: a condition on an option or a value that is not in the space, or a circle of them.
+        ConfigError: a condition on an option or a value that is not in the space, or a circle of them; an option
+            under two names.
     """
+    names: dict[str, str] = {}
+    for d in dimensions:
+        other = names.setdefault(canonical(d.name), d.name)
+        if other != d.name:
+            raise ConfigError(f"search_space: {other} and {d.name} are the same option; give one")
     found = _ordered([_with_owners(d, dimensions) for d in dimensions])
     for d in found:
         _check(d, {other.name: other for other in found})

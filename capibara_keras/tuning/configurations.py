@@ -50,7 +50,10 @@ def warmup_steps(options: Values, steps: int) -> int:
 
 
 def any_algorithm(search_space: Any) -> Values:
-    """Before the model is known, options are checked against any algorithm that has them all."""
+    """Before the model is known, a space that does not name the algorithm is checked with any that has its options;
+    nothing if there is none, or the space is none."""
+    if not isinstance(search_space, Mapping) or "algorithm" in search_space:
+        return {}
     for algorithm in ("adam", *RULES):
         with contextlib.suppress(ConfigError):
             SearchSpace.parse(search_space, {"algorithm": algorithm})

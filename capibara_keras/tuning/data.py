@@ -40,7 +40,11 @@ class Validation:
         """Names and values of the metrics that a model has on the first batch. Builds a model that is not."""
         parts = self.data if isinstance(self.data, tuple) else (self.data,)
         given = dict(zip(("x", "y", "sample_weight"), parts, strict=False))
-        return dict(model.evaluate(**given, batch_size=self.batch_size, steps=1, verbose=0, return_dict=True))
+        try:
+            return dict(model.evaluate(**given, batch_size=self.batch_size, steps=1, verbose=0, return_dict=True))
+        except Exception as error:
+            error.add_note("The model was evaluated on the first batch of val_dataset.")
+            raise
 
 
 def training(data: Any, batch_size: int, length: int, seed: int) -> Callable[[], Any]:
@@ -126,6 +130,8 @@ def _is_tf(data: Any) -> bool:
 
 def _arrays(name: str, data: Any) -> tuple[Any, ...] | None:
     """(x, …) if these are arrays; `None` for batches: a list, or anything else that gives them."""
+    if isinstance(data, list) and data and all(hasattr(item, "shape") for item in data):
+        raise ConfigError(f"{name}: {_EXPECTED}, received a list of arrays. Arrays are in a tuple: (x, y)")
     if isinstance(data, list) or (isinstance(data, tuple) and not 1 <= len(data) <= 3):
         return None
     parts = [part for part in (data if isinstance(data, tuple) else (data,)) if part is not None]

@@ -30,9 +30,9 @@ def draw_best(search: Search, metric: str, figure: Any) -> None:
     if lost:
         ticks = {"transform": axes.get_xaxis_transform(), "clip_on": False}
         axes.scatter(lost, [0.98] * len(lost), 25, COLOURS["diverged"], marker="x", label="diverged or failed", **ticks)
-    axes.set(xlabel="trial", ylabel=metric, title="Best so far")
+    axes.set(xlabel="trial", ylabel=metric, title="Best so far", xlim=(-0.5, max(len(search.trials), 2) - 0.5))
     _scaled(axes, search)
-    axes.legend(fontsize=8)
+    _legend(axes, 8)
 
 
 def draw_curves(search: Search, metric: str, figure: Any) -> None:
@@ -52,7 +52,7 @@ def draw_curves(search: Search, metric: str, figure: Any) -> None:
             axes.plot([], [], color=colour, label=status)
     axes.set(xlabel="step (batch)", ylabel=metric, title="Learning curves")
     _scaled(axes, search)
-    axes.legend(fontsize=8)
+    _legend(axes, 8)
 
 
 def draw_parallel(search: Search, metric: str, figure: Any) -> None:
@@ -103,6 +103,7 @@ def draw_slices(search: Search, metric: str, figure: Any) -> None:
             axes.scatter(at, [t.score for t in chosen], 14, colour, label=status if chosen else None)
         if isinstance(d.domain, Range):
             axes.set_xscale("log" if d.domain.log else "linear")
+            axes.set_xlim(*_with_room(d.domain))
         else:
             axes.set_xticks(range(len(d.domain.values)), [progress.number(v) for v in d.domain.values], fontsize=7)
             axes.set_xlim(-0.5, len(d.domain.values) - 0.5)
@@ -112,7 +113,9 @@ def draw_slices(search: Search, metric: str, figure: Any) -> None:
     for axes in grid[len(dimensions) :]:
         axes.axis("off")
     figure.supylabel(metric, fontsize=9)
-    grid[0].legend(fontsize=7)
+    handles, labels = grid[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=7)
 
 
 def draw_importance(search: Search, metric: str, figure: Any) -> None:
@@ -136,9 +139,24 @@ FIGURES: Mapping[str, Callable[[Search, str, Any], None]] = {
 """By the name of the file."""
 
 
+def _with_room(domain: Range) -> tuple[float, float]:
+    """Its bounds with a little room at both sides, whatever was tried."""
+    if domain.log:
+        factor = (domain.high / domain.low) ** 0.03
+        return domain.low / factor, domain.high * factor
+    room = 0.03 * (domain.high - domain.low)
+    return domain.low - room, domain.high + room
+
+
 def _place(d: Dimension, trial: TrialRecord) -> float:
     value = trial.options[d.name]
     return float(value) if isinstance(d.domain, Range) else float(d.domain.values.index(value))
+
+
+def _legend(axes: Any, size: int) -> None:
+    """A legend, if anything was drawn: matplotlib warns of an empty one."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=size)
 
 
 def _scaled(axes: Any, search: Search) -> None:

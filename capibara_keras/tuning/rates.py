@@ -14,7 +14,7 @@ from capibara_keras.rate import Pending, rate_of
 from capibara_keras.schedules import Schedule
 from capibara_keras.types import Variable
 
-__all__ = ["RateTable", "rate_table"]
+__all__ = ["RateTable", "check_rate", "rate_table"]
 
 
 class RateTable(keras.optimizers.schedules.LearningRateSchedule):
@@ -49,16 +49,21 @@ def rate_table(settings: OptimizerConfig, steps: int) -> np.ndarray:
     """
     updates = max(1, steps // settings.accumulation_steps)
     rate = rate_of(settings, updates)
+    check_rate(rate)
     table = np.zeros(steps)
     if isinstance(rate, Pending):
         rate(0)  # raises, and says what is missing
     if isinstance(rate, float):
         table[:] = rate
-    elif isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        at = np.arange(updates)
-        own = isinstance(rate, Schedule)  # others may take one update at a time only
-        table[:updates] = ops.convert_to_numpy(rate(at)) if own else [float(rate(int(i))) for i in at]
-        table[updates:] = table[updates - 1]
-    else:
-        raise ConfigError(f"learning_rate: the tuner needs a number or a schedule, received {rate!r}")
+        return table
+    at = np.arange(updates)
+    own = isinstance(rate, Schedule)  # others may take one update at a time only
+    table[:updates] = ops.convert_to_numpy(rate(at)) if own else [float(rate(int(i))) for i in at]
+    table[updates:] = table[updates - 1]
     return table
+
+
+def check_rate(rate: Any) -> None:
+    """Raise for a rate that is no number and no schedule: what a function returns later cannot be put into a table."""
+    if not isinstance(rate, (float, keras.optimizers.schedules.LearningRateSchedule)):
+        raise ConfigError(f"learning_rate: the tuner needs a number or a schedule, received {rate!r}")

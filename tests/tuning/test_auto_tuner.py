@@ -388,6 +388,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "direction": ({"direction": "down"}, "unknown direction 'down'"),
     "termination": ({"early_termination": "halving"}, "Did you mean 'successive_halving'"),
     "seed": ({"seed": -1}, "seed"),
+    "directory": ({"directory": None}, "directory: expected the name of a folder, received None"),
     "overwrite": ({"overwrite": "no"}, "overwrite: expected True or False"),
 }
 
@@ -419,6 +420,7 @@ def test_bad_searches(tmp_path: Path) -> None:
             {},
             "received a tuple of list, list; make arrays",
         ),
+        ((model, list(train), validation, 8), {}, "train_dataset.*received a list of arrays. Arrays are in a tuple"),
         ((model, train, validation, 8), {"batch_size": 0}, "batch_size: expected a whole number >= 1"),
         ((model, train, validation, 8), {"validation_steps": 0}, "validation_steps"),
         ((model, train, validation, 8), {"rebuild_model": "yes"}, "rebuild_model: expected True or False"),
@@ -437,6 +439,27 @@ def test_a_metric_that_the_model_does_not_report(tmp_path: Path) -> None:
         search(found)
     with pytest.raises(ck.ConfigError, match="Did you mean 'val_accuracy'"):
         search(tuner(tmp_path, optimization_metric="validation_acuracy"))
+
+
+def test_a_rate_that_no_trial_could_use(tmp_path: Path) -> None:
+    """Said before the first one, and not by three failures."""
+    space = {"beta1": [0.8, 0.9, "uniform"]}
+    with pytest.raises(ck.ConfigError, match="learning_rate: the tuner needs a number or a schedule"):
+        search(tuner(tmp_path, space), network(optimizer=ck.Adam(lambda: 0.1)))
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "search").write_text("mine")
+    with pytest.raises(ck.ConfigError, match="directory: cannot write in"):
+        search(tuner(tmp_path))
+    assert (tmp_path / "search").read_text() == "mine"
+
+
+@pytest.mark.parametrize("space", [5, None, [("learning_rate", [0.1, 0.2, "log"])]])
+def test_a_space_that_is_none(space: Any) -> None:
+    with pytest.raises(ck.ConfigError, match="search_space: expected a dictionary"):
+        OptimizerAutoTuner(space)
 
 
 def test_a_schedule_needs_warmups_that_end(tmp_path: Path) -> None:

@@ -117,6 +117,13 @@ def test_files(maximize: bool, tmp_path: Path) -> None:
     assert page.count("<svg") == len(FIGURES) and "<x>" not in page
 
 
+def test_a_report_of_a_search_without_a_score(tmp_path: Path) -> None:
+    """Also where a logarithmic axis has no point."""
+    lost = [TrialRecord(n, SPACE.values([0.5] * 4), "diverged") for n in range(3)]
+    files = report.write(Search(SPACE, lost, False, 3, 0), "val_loss", tmp_path)
+    assert "no result" in files["report.html"].read_text()
+
+
 def test_a_report_needs_trials(tmp_path: Path) -> None:
     with pytest.raises(ck.ConfigError, match="no trials yet"):
         report.write(Search(SPACE, [], False, 3, 0), "val_loss", tmp_path)

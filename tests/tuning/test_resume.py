@@ -259,7 +259,7 @@ def test_kill_9(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         if kills < 12:
-            time.sleep(rng.uniform(0.5, 4))
+            time.sleep(rng.uniform(0.3, 2.5))
             child.send_signal(signal.SIGKILL)
             kills += 1
         out, errors = child.communicate()

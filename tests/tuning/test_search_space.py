@@ -164,6 +164,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "no plain data": ({"learning_rate": [keras.optimizers.schedules.CosineDecay(1.0, 9), 0.1, "choice"]}, "in a file"),
     "not finite": ({"gradient_clip_norm": [1.0, float("inf"), "choice"]}, "finite number.*received inf"),
     "bool with values": ({"nesterov": [True, "bool"], "algorithm": "sgd"}, r'expected \["bool"\]'),
+    "two names": (
+        {"learning_rate": [0.1, 0.2, "log"], "lr": [0.1, 0.2, "log"]},
+        "search_space: learning_rate and lr are the same option",
+    ),
     "circle": (
         {
             "beta1": {"values": [0.1, 0.2, "uniform"], "when": {"beta2": 0.1}},

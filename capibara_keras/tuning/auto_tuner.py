@@ -160,18 +160,18 @@ class OptimizerAutoTuner(Results):
         with distributed(model, distribution_strategy), contextlib.ExitStack() as stack:
             first = runner()
             stack.callback(first.release)
-            return self._search_with(first.task, first.base, runner if rebuild_model else lambda: first)
+            return self._search_with(first, runner if rebuild_model else lambda: first)
 
-    def _search_with(self, task: Task, base: Values, runner: Callable[[], Runner]) -> Values:
+    def _search_with(self, first: Runner, runner: Callable[[], Runner]) -> Values:
         """Run the trials that the directory does not have yet, on what `runner` returns."""
         from capibara_keras.tuning.loop import Loop, is_chief, is_worker  # they bring keras-tuner
         from capibara_keras.tuning.oracle import Oracle
 
-        steps = task.budget.steps
+        task, base, steps = first.task, first.base, first.task.budget.steps
         space = SearchSpace.parse(self.search_space, base).within(steps, base)
         check_rate(config.parse(base | space.values([0.0] * len(space.dimensions))).learning_rate)
         search = Search(space, [], task.metric.maximize, self.max_trials, self.seed)
-        same = identity(search, self.algorithm, task.metric, self.halving, task.budget, task.patience, base)
+        same = identity(search, self.algorithm, self.halving, task, base, first.model)
         with contextlib.nullcontext() if is_worker() else self.project.locked():
             if self.overwrite and not is_worker():
                 self.project.clear()

@@ -201,6 +201,30 @@ def test_a_schedule_beside_what_is_searched_is_the_same_in_the_next_process(tmp_
         search(tuner(tmp_path, space, trials=1), another, steps=8)
 
 
+def test_another_model_in_the_directory(tmp_path: Path) -> None:
+    """The default directory is the same for all: what was found for one model is not the answer for another."""
+    search(tuner(tmp_path, trials=1), steps=8)
+    other = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    other.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ck.ConfigError, match=r"another model: '4 variables with 910 numbers'.*650 numbers"):
+        search(tuner(tmp_path, trials=1), other, steps=8)
+    with pytest.raises(ck.ConfigError, match="another batch_size: 32, and this one has 16"):
+        search(tuner(tmp_path, trials=1), steps=8, batch_size=16)
+
+
+def test_a_search_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Its file says nothing about the model."""
+    search(tuner(tmp_path, trials=1), steps=8)
+    path = tmp_path / "search" / "search.json"
+    state = json.loads(path.read_text())
+    for name in ("model", "batch_size", "validation_steps"):
+        del state["search"][name]
+    path.write_text(json.dumps(state))
+    again = tuner(tmp_path, trials=2)
+    search(again, steps=8)
+    assert len(again.trials) == 2
+
+
 @pytest.mark.slow
 def test_another_search_in_the_directory(tmp_path: Path) -> None:
     """Named, and untouched unless that is asked for."""

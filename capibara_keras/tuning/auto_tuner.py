@@ -15,6 +15,7 @@ from capibara_keras.errors import ConfigError, TuningError
 from capibara_keras.tuning import progress
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
 from capibara_keras.tuning.budget import Budget
+from capibara_keras.tuning.combining import combined
 from capibara_keras.tuning.configurations import any_algorithm, base_options, complete, named_algorithm, warmup_steps
 from capibara_keras.tuning.data import training, validation
 from capibara_keras.tuning.domains import Values
@@ -155,7 +156,7 @@ class OptimizerAutoTuner(Results):
             ready = made(model, loss, metrics, self.seed if rebuild_model else None)
             metric = metric_of(self.metric, self.direction, list(held_out.one_batch(ready)))
             task = Task(data, held_out, budget, patience, metric)
-            return Runner(ready, task, base_options(ready) | named_algorithm(self.search_space))
+            return Runner(ready, task, combined(base_options(ready), named_algorithm(self.search_space)))
 
         with distributed(model, distribution_strategy), contextlib.ExitStack() as stack:
             first = runner()
@@ -169,7 +170,7 @@ class OptimizerAutoTuner(Results):
 
         task, base, steps = first.task, first.base, first.task.budget.steps
         space = SearchSpace.parse(self.search_space, base).within(steps, base)
-        check_rate(config.parse(base | space.values([0.0] * len(space.dimensions))).learning_rate)
+        check_rate(config.parse(combined(base, space.values([0.0] * len(space.dimensions)))).learning_rate)
         search = Search(space, [], task.metric.maximize, self.max_trials, self.seed)
         same = identity(search, self.algorithm, self.halving, task, base, first.model)
         with contextlib.nullcontext() if is_worker() else self.project.locked():
@@ -182,7 +183,7 @@ class OptimizerAutoTuner(Results):
                 self.algorithm,
                 task.metric,
                 Rungs(self.halving, steps),
-                lambda values: warmup_steps(base | values, steps),
+                lambda values: warmup_steps(combined(base, values), steps),
                 self.project,
                 same,
                 lease=self.lease if is_chief() or is_worker() else None,
@@ -191,7 +192,7 @@ class OptimizerAutoTuner(Results):
             Loop(oracle, runner, self.project).search()
             trials = known_trials(self.project, same) if is_worker() else oracle.current().trials
             self._search = dataclasses.replace(search, trials=trials)
-        return complete(base | self._completed().options, steps)
+        return complete(combined(base, self._completed().options), steps)
 
     def _ended(self, record: TrialRecord, search: Search, steps: int) -> None:
         self._search, best = search, search.best()

@@ -20,6 +20,7 @@ from capibara_keras.core import structure
 from capibara_keras.optimizer import Optimizer
 from capibara_keras.rate import peak_of, rate_of
 from capibara_keras.tuning.budget import Budget
+from capibara_keras.tuning.combining import combined
 from capibara_keras.tuning.configurations import complete
 from capibara_keras.tuning.data import Validation
 from capibara_keras.tuning.domains import Values
@@ -94,7 +95,7 @@ class Runner:
             The best weights, `None` if none was worth it.
         """
         budget = self.task.budget
-        compiled = self._prepared(complete(self.base | values, budget.steps))
+        compiled = self._prepared(complete(combined(self.base, values), budget.steps))
         watch = _Watch(self.task, report, worth)
         self.model.fit(
             self.task.training(),

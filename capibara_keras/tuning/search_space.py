@@ -11,6 +11,7 @@ import numpy as np
 
 from capibara_keras import config
 from capibara_keras.errors import ConfigError
+from capibara_keras.tuning.combining import combined
 from capibara_keras.tuning.conditions import canonical, conditional
 from capibara_keras.tuning.domains import Choice, Dimension, Range, Values
 from capibara_keras.tuning.notation import read_dimension
@@ -66,7 +67,7 @@ class SearchSpace:
         """Raise for values that an option does not allow, whatever the others are."""
         for corner in (0.0, 1.0):
             for values in self._alternatives(corner):
-                config.parse({**base, **values})
+                config.parse(combined(base, values))
 
     def _alternatives(self, corner: float) -> list[Values]:
         """Configurations at one end of all ranges in which every choice appears."""

@@ -358,6 +358,50 @@ def test_a_model_that_is_not_compiled(tmp_path: Path) -> None:
     assert search(found, network(compiled=False), loss=loss)["learning_rate"] > 0
 
 
+OVER: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "another algorithm": (
+        {"algorithm": "sgd", "momentum": 0.9},
+        {"algorithm": ["adam", "sgd", "choice"], "learning_rate": [1e-3, 1e-2, "log"]},
+        set(),
+    ),
+    "a fixed algorithm": (
+        {"algorithm": "sgd", "momentum": 0.9},
+        {"algorithm": "adam", "learning_rate": [1e-3, 1e-2, "log"]},
+        {"momentum"},
+    ),
+    "another name": ({"algorithm": "adam", "beta_1": 0.5}, {"beta1": [0.8, 0.9, "uniform"]}, {"beta_1"}),
+    "another clipping": ({"algorithm": "adam", "clipnorm": 9.0}, {"global_clipnorm": [0.1, 1.0, "log"]}, {"clipnorm"}),
+    "another warmup": (
+        {"algorithm": "adam", "scheduler_type": "linear_with_warmup", "warmup_ratio": 0.1},
+        {"warmup_steps": [1, 3, "int"]},
+        {"warmup_ratio"},
+    ),
+}
+"""Options of the model's optimizer, the space, and what of the options gives way."""
+QUICK = ("another algorithm", "another name")
+
+
+@pytest.mark.parametrize(
+    "options, space, gone",
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name not in QUICK)) for name, case in OVER.items()],
+)
+def test_what_is_searched_wins_over_the_models_optimizer(
+    options: dict[str, Any], space: dict[str, Any], gone: set[str], tmp_path: Path
+) -> None:
+    """Also in another name, and over what it excludes: both were errors, about options that nobody had searched."""
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(ck.Optimizer(learning_rate=1e-3, **options), loss=loss, run_eagerly=True)
+    found = tuner(tmp_path, space, trials=2, search_algorithm="random", early_termination="none")
+    config = search(found, model, steps=8)
+    assert [t.status for t in found.trials] == ["completed"] * 2
+    assert not gone & config.keys() and ck.Optimizer.from_config(config)
+    assert all(
+        config[name] == value for name, value in options.items() if name not in (gone | space.keys() | {"momentum"})
+    )
+
+
+@pytest.mark.slow
 def test_a_model_compiled_with_another_loss_keeps_its_optimizer(tmp_path: Path) -> None:
     model, loss = network(optimizer=ck.SGD(0.1, momentum=0.5)), keras.losses.SparseCategoricalCrossentropy(True)
     config = search(tuner(tmp_path, {"learning_rate": [0.01, 0.1, "log"]}, trials=1), model, steps=8, loss=loss)

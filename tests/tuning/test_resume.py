@@ -20,13 +20,17 @@ import pytest
 
 import capibara_keras as ck
 from capibara_keras.tuning import loop, state
+from capibara_keras.tuning.budget import Budget
+from capibara_keras.tuning.data import Validation
 from capibara_keras.tuning.halving import Halving, Rungs
+from capibara_keras.tuning.identity import identity, known_trials
 from capibara_keras.tuning.metric import Metric
 from capibara_keras.tuning.oracle import Oracle
+from capibara_keras.tuning.runner import Task
 from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.trials import Search, TrialRecord
 from tests.subprocess_runner import ROOT
-from tests.tuning.common import network, search, tuner
+from tests.tuning.common import search, tuner
 
 SPACE = SearchSpace.parse(
     {
@@ -188,41 +192,39 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert [t.seconds for t in more.trials[:3]] == [t.seconds for t in two.trials]
 
 
-def test_a_schedule_beside_what_is_searched_is_the_same_in_the_next_process(tmp_path: Path) -> None:
-    """Though it is another object."""
-    space = {"momentum": [0.0, 0.9, "uniform"]}
-    first, other = (keras.optimizers.schedules.CosineDecay(rate, 100) for rate in (0.1, 0.1))
-    search(tuner(tmp_path, space, trials=1), network(optimizer=ck.SGD(first)), steps=8)
-    again = tuner(tmp_path, space, trials=1)
-    search(again, network(optimizer=ck.SGD(other)), steps=8)
-    assert len(again.trials) == 1
-    another = network(optimizer=ck.SGD(keras.optimizers.schedules.CosineDecay(0.2, 100)))
-    with pytest.raises(ck.ConfigError, match="another other options"):
-        search(tuner(tmp_path, space, trials=1), another, steps=8)
+def same(base: dict[str, Any], units: int = 3, batch_size: int = 32) -> dict[str, Any]:
+    """The identity of a search over this base."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
+    task = Task(lambda: None, Validation(None, None, batch_size), Budget.of(8), None, Metric("val_loss", False))
+    return identity(Search(SPACE, [], False, 3, 0), "random", None, task, base, model)
+
+
+def test_a_schedule_beside_what_is_searched_is_the_same_in_the_next_process() -> None:
+    """Though it is another object, with another address."""
+    cosine = keras.optimizers.schedules.CosineDecay
+    one, again, other = (same({"learning_rate": cosine(rate, 100)}) for rate in (0.1, 0.1, 0.2))
+    assert one == again != other
+    assert same({"learning_rate": lambda step: 0.1}) == same({"learning_rate": lambda step: 0.1})
 
 
 def test_another_model_in_the_directory(tmp_path: Path) -> None:
     """The default directory is the same for all: what was found for one model is not the answer for another."""
-    search(tuner(tmp_path, trials=1), steps=8)
-    other = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    other.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ck.ConfigError, match=r"another model: '4 variables with 910 numbers'.*650 numbers"):
-        search(tuner(tmp_path, trials=1), other, steps=8)
+    project = state.Project(tmp_path)
+    project.save({"search": same({}), "trials": []})
+    assert known_trials(project, same({})) == []
+    with pytest.raises(ck.ConfigError, match=r"another model: '2 variables with 9 numbers'.*12 numbers"):
+        known_trials(project, same({}, units=4))
     with pytest.raises(ck.ConfigError, match="another batch_size: 32, and this one has 16"):
-        search(tuner(tmp_path, trials=1), steps=8, batch_size=16)
+        known_trials(project, same({}, batch_size=16))
 
 
 def test_a_search_of_the_first_version_goes_on(tmp_path: Path) -> None:
     """Its file says nothing about the model."""
-    search(tuner(tmp_path, trials=1), steps=8)
-    path = tmp_path / "search" / "search.json"
-    state = json.loads(path.read_text())
+    project, old = state.Project(tmp_path), same({})
     for name in ("model", "batch_size", "validation_steps"):
-        del state["search"][name]
-    path.write_text(json.dumps(state))
-    again = tuner(tmp_path, trials=2)
-    search(again, steps=8)
-    assert len(again.trials) == 2
+        del old[name]
+    project.save({"search": old, "trials": [TrialRecord(0, {"learning_rate": 0.1}, "completed", 0.5).to_json()]})
+    assert len(known_trials(project, same({}))) == 1
 
 
 @pytest.mark.slow
@@ -257,7 +259,7 @@ PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests.tuning.common import network, search, tuner, network
+from tests.tuning.common import search, tuner, network
 real = os.fsync
 def slow(file):  # so that some of the kills hit in mid-write
     time.sleep(0.02)

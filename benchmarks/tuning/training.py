@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from capibara_keras import OptimizerAutoTuner
 from capibara_keras.tuning import Halving, TrialRecord
 from capibara_keras.tuning.halving import EARLY_TERMINATION, Rungs
+from capibara_keras.tuning.trials import Search
 
 STEPS = 480
 SPACE = {
@@ -69,8 +70,8 @@ def resources(folder: Path, trials: int = 50) -> str:
     tuner = OptimizerAutoTuner(SPACE, max_trials=trials, directory=folder, verbose=0)
     ended = tuner._ended
 
-    def watched(oracle: object, record: TrialRecord) -> None:
-        ended(oracle, record)
+    def watched(record: TrialRecord, search: Search, steps: int) -> None:
+        ended(record, search, steps)
         memory.append(rss())
 
     tuner._ended = watched  # type: ignore[method-assign]

@@ -8,7 +8,8 @@
 from capibara_keras.migration.hugging_face import from_hugging_face
 from capibara_keras.migration.keras3 import keras_options
 from capibara_keras.migration.micro_batches import MicroBatchSchedule
-from capibara_keras.migration.tf_models import OverlaidWarmup, from_tf_models
+from capibara_keras.migration.overlaid_warmup import OverlaidWarmup
+from capibara_keras.migration.tf_models import from_tf_models
 from capibara_keras.migration.torch_optim import from_torch
 
 __all__ = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from capibara_keras import errors
+from capibara_keras.migration.hugging_face_schedules import schedule_options
 
 __all__ = ["from_hugging_face"]
 
@@ -70,10 +72,9 @@ def from_hugging_face(arguments: Any) -> dict[str, Any]:
     >>> round(optimizer.get_learning_rate(30), 8), optimizer.global_clipnorm
     (0.0003, 1.0)
     """
-    if not isinstance(arguments, Mapping):
-        arguments = arguments.to_dict() if hasattr(arguments, "to_dict") else vars(arguments)
+    arguments = _mapping(arguments)
     for name in arguments:
-        if name.startswith(_ABOUT_THE_UPDATE) and name not in (*DEFAULTS, "optim_target_modules"):
+        if name not in (*DEFAULTS, "optim_target_modules") and _about_the_update(name):
             raise errors.unknown("training argument", name, DEFAULTS)
     given = DEFAULTS | {name: getattr(value, "value", value) for name, value in arguments.items()}
     decay = errors.number("weight_decay", given["weight_decay"], 0)
@@ -85,7 +86,24 @@ def from_hugging_face(arguments: Any) -> dict[str, Any]:
         "global_clipnorm": given["max_grad_norm"] or None,
         "gradient_accumulation_steps": given["gradient_accumulation_steps"],
     }
-    return options | _schedule(given)
+    return options | schedule_options(given)
+
+
+def _mapping(arguments: Any) -> _Given:
+    if isinstance(arguments, Mapping):
+        return arguments
+    if hasattr(arguments, "to_dict"):
+        return dict(arguments.to_dict())
+    if not hasattr(arguments, "__dict__"):
+        raise errors.ConfigError(
+            f"from_hugging_face: expected a TrainingArguments or a dictionary with its names, received {arguments!r}"
+        )
+    return vars(arguments)
+
+
+def _about_the_update(name: str) -> bool:
+    """Whether a name that is not in `DEFAULTS` was meant to be: it begins like one, or is nearly one."""
+    return name.startswith(_ABOUT_THE_UPDATE) or bool(difflib.get_close_matches(name, DEFAULTS, cutoff=0.85))
 
 
 def _optimizer(given: _Given) -> dict[str, Any]:
@@ -102,93 +120,3 @@ def _optimizer(given: _Given) -> dict[str, Any]:
     if options["algorithm"] == "adamw":
         options["epsilon"] = given["adam_epsilon"]
     return options
-
-
-def _schedule(given: _Given) -> dict[str, Any]:
-    """Options of the schedule; none for a constant rate, whose warmup Hugging Face ignores."""
-    name = given["lr_scheduler_type"]
-    if name == "constant":
-        return {}
-    if name == "reduce_lr_on_plateau":
-        raise errors.ConfigError(
-            "from_hugging_face: lr_scheduler_type 'reduce_lr_on_plateau' is a callback in Keras: say 'constant', and "
-            "give `fit` keras.callbacks.ReduceLROnPlateau"
-        )
-    if name not in _SCHEDULES:
-        raise errors.unknown("lr_scheduler_type", name, [*_SCHEDULES, "constant"])
-    kwargs = dict(given["lr_scheduler_kwargs"] or {})
-    warmup = _warmup(given)
-    options = _SCHEDULES[name](kwargs, given, warmup)
-    if kwargs:
-        raise errors.ConfigError(
-            f"from_hugging_face: lr_scheduler_type {name!r} has no lr_scheduler_kwargs {sorted(kwargs)} here"
-        )
-    total = {"total_steps": given["max_steps"]} if given["max_steps"] > 0 else {}
-    return total | warmup | options
-
-
-def _warmup(given: _Given) -> dict[str, Any]:
-    """`warmup_steps` wins over `warmup_ratio`; below 1 it is a ratio itself."""
-    steps = given["warmup_steps"] or 0
-    if 0 < steps < 1:
-        return {"warmup_ratio": steps}
-    if steps or not given["warmup_ratio"]:
-        return {"warmup_steps": steps}
-    return {"warmup_ratio": given["warmup_ratio"]}
-
-
-def _cosine(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
-    if (cycles := kwargs.pop("num_cycles", 0.5)) != 0.5:
-        raise errors.ConfigError(
-            f"from_hugging_face: num_cycles of the cosine can only be 0.5 here (once down), received {cycles!r}"
-        )
-    return {"scheduler_type": "cosine_with_warmup"}
-
-
-def _cosine_with_floor(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
-    floor = {"min_lr": "min_learning_rate", "min_lr_rate": "min_lr_ratio"}
-    found = {floor[name]: kwargs.pop(name) for name in floor if kwargs.get(name) is not None}
-    if len(found) != 1:
-        raise errors.ConfigError("from_hugging_face: cosine_with_min_lr needs one of min_lr and min_lr_rate")
-    return _cosine(kwargs, given, warmup) | found
-
-
-def _polynomial(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
-    options = {"min_learning_rate": kwargs.pop("lr_end", 1e-7), "power": kwargs.pop("power", 1.0)}
-    return {"scheduler_type": "polynomial"} | options
-
-
-def _stable_decay(kwargs: dict[str, Any], given: _Given, warmup: _Given) -> dict[str, Any]:
-    """The warmup of Hugging Face begins at the floor."""
-    if kwargs.pop("warmup_type", "linear") != "linear" or kwargs.pop("num_cycles", 0.5) != 0.5:
-        raise errors.ConfigError(
-            "from_hugging_face: warmup_stable_decay has warmup_type 'linear' and num_cycles 0.5 here"
-        )
-    if "num_decay_steps" not in kwargs:
-        raise errors.ConfigError("from_hugging_face: warmup_stable_decay needs num_decay_steps in lr_scheduler_kwargs")
-    decay, ratio = kwargs.pop("num_decay_steps"), kwargs.pop("min_lr_ratio", 0.0)
-    options = {"scheduler_type": "wsd", "decay_steps": decay, "decay_shape": kwargs.pop("decay_type", "cosine")}
-    if (stable := kwargs.pop("num_stable_steps", None)) is not None:
-        if "warmup_steps" not in warmup:
-            raise errors.ConfigError("from_hugging_face: num_stable_steps needs warmup_steps, not a ratio")
-        options["total_steps"] = warmup["warmup_steps"] + stable + decay
-    return options | {"min_lr_ratio": ratio, "warmup_init_lr": ratio * given["learning_rate"]}
-
-
-_SCHEDULES: dict[str, Callable[[dict[str, Any], _Given, _Given], dict[str, Any]]] = {
-    "linear": lambda kwargs, given, warmup: {"scheduler_type": "linear_with_warmup"},
-    "cosine": _cosine,
-    "cosine_with_restarts": lambda kwargs, given, warmup: {
-        "scheduler_type": "cosine_with_warmup",
-        "cosine_cycles": kwargs.pop("num_cycles", 1),
-    },
-    "cosine_with_min_lr": _cosine_with_floor,
-    "polynomial": _polynomial,
-    "constant_with_warmup": lambda kwargs, given, warmup: {"scheduler_type": "constant_with_warmup"},
-    "inverse_sqrt": lambda kwargs, given, warmup: {
-        "scheduler_type": "inverse_sqrt",
-        "timescale": kwargs.pop("timescale", None),
-    },
-    "warmup_stable_decay": _stable_decay,
-}
-"""`lr_scheduler_type` -> our options, from the keyword arguments that it takes out, all arguments, and the warmup."""

@@ -10,10 +10,11 @@ import keras
 from keras import ops
 
 from capibara_keras.errors import integer
+from capibara_keras.migration.inner import inner_schedule, rates_at
 from capibara_keras.rate import peak_of
 from capibara_keras.schedules import Schedule
 from capibara_keras.schedules.arguments import LAST_STEP, unfit
-from capibara_keras.schedules.base import as_step, real
+from capibara_keras.schedules.base import as_step
 from capibara_keras.types import Tensor
 
 __all__ = ["MicroBatchSchedule"]
@@ -57,7 +58,7 @@ class MicroBatchSchedule(Schedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         t = ops.minimum(as_step(step), LAST_STEP // self.steps - 1)
-        return real(self.schedule(t * self.steps + self.steps - 1))
+        return rates_at(self.schedule, t * self.steps + self.steps - 1)
 
     def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
@@ -65,7 +66,4 @@ class MicroBatchSchedule(Schedule):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MicroBatchSchedule:
         """The schedule that `get_config` describes."""
-        inner = config["schedule"]
-        return cls(
-            keras.optimizers.schedules.deserialize(inner) if isinstance(inner, Mapping) else inner, config["steps"]
-        )
+        return cls(inner_schedule(config), config["steps"])

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import ops
 
 from capibara_keras import errors
-from capibara_keras.rate import peak_of
-from capibara_keras.schedules import WarmupSchedule
-from capibara_keras.schedules.base import real
-from capibara_keras.types import Tensor
+from capibara_keras.migration.overlaid_warmup import OverlaidWarmup
 from capibara_keras.warning import warn
 
-__all__ = ["OverlaidWarmup", "from_tf_models"]
+__all__ = ["from_tf_models"]
 
 _CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 _ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "amsgrad": False}
@@ -57,61 +52,6 @@ _SCHEDULES = {
 """`learning_rate.type` -> Keras' schedule and its arguments; the defaults of both are the same."""
 
 
-@keras.saving.register_keras_serializable(package="capibara_keras")
-@dataclass(frozen=True)
-class OverlaidWarmup(WarmupSchedule):
-    """A linear warmup over the beginning of a schedule, as in TensorFlow's model garden: the schedule does not wait for
-    it.
-
-        lr(t) = init + (P - init) t / W   for t <= W, with P = schedule(W - offset)
-        lr(t) = schedule(t - offset)      then
-
-    Args:
-        schedule: of Keras or of this package.
-        warmup_steps: W, in updates.
-        warmup_init_lr: rate of the first update, if W > 0.
-        offset: updates by which the schedule is late.
-
-    >>> import keras
-    >>> schedule = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=8, end_learning_rate=0.0)
-    >>> OverlaidWarmup(schedule, warmup_steps=2).preview(4).rates.tolist()
-    [0.0, 0.375, 0.75, 0.625, 0.5]
-    """
-
-    schedule: Any
-    warmup_steps: int = 0
-    warmup_init_lr: float = 0.0
-    offset: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "warmup_steps", errors.integer("warmup_steps", self.warmup_steps, 0))
-        object.__setattr__(self, "warmup_init_lr", errors.number("warmup_init_lr", self.warmup_init_lr, 0))
-        object.__setattr__(self, "offset", errors.integer("offset", self.offset))
-
-    @property
-    def peak_learning_rate(self) -> float:  # type: ignore[override]
-        """Where the warmup ends."""
-        return float(ops.convert_to_numpy(self.after_warmup(ops.convert_to_tensor(self.warmup_steps, "int32"))))
-
-    @property
-    def peak(self) -> float:
-        """That of the schedule, or of the warmup where it is higher."""
-        return max(peak_of(self.schedule), self.warmup_init_lr)
-
-    def after_warmup(self, step: Tensor) -> Tensor:
-        return real(self.schedule(step - self.offset))
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"schedule": keras.optimizers.schedules.serialize(self.schedule)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> OverlaidWarmup:
-        """The schedule that `get_config` describes."""
-        inner = config["schedule"]
-        inner = keras.optimizers.schedules.deserialize(inner) if isinstance(inner, Mapping) else inner
-        return cls(**(dict(config) | {"schedule": inner}))
-
-
 def from_tf_models(config: Any) -> dict[str, Any]:
     """Options for `Optimizer.from_config` from an `OptimizationConfig` of TensorFlow's model garden.
 
@@ -132,6 +72,10 @@ def from_tf_models(config: Any) -> dict[str, Any]:
     [0.0, 0.05, 0.1, 0.01]
     """
     config = config.as_dict() if hasattr(config, "as_dict") else config
+    if not isinstance(config, Mapping):
+        raise errors.ConfigError(
+            f"from_tf_models: expected an OptimizationConfig or its dictionary, received {config!r}"
+        )
     parts = ("optimizer", "learning_rate", "warmup", "ema")
     for name in config:
         if name not in parts:
@@ -143,10 +87,13 @@ def from_tf_models(config: Any) -> dict[str, Any]:
 def _chosen(config: Mapping[str, Any], part: str) -> tuple[str, dict[str, Any]]:
     """The type that a part names, and the options that are given for it."""
     options = config.get(part) or {}
-    kind = options.get("type")
+    kind = options.get("type") if isinstance(options, Mapping) else None
     if not isinstance(kind, str):
         raise errors.ConfigError(f"from_tf_models: {part} needs a 'type', received {options!r}")
-    return kind, dict(options.get(kind) or {})
+    given = options.get(kind) or {}
+    if not isinstance(given, Mapping):
+        raise errors.ConfigError(f"from_tf_models: the options of {part} {kind!r} are a dictionary, received {given!r}")
+    return kind, dict(given)
 
 
 def _checked(given: Mapping[str, Any], allowed: Any, what: str) -> dict[str, Any]:
@@ -164,6 +111,7 @@ def _optimizer(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     for name in _UNSUPPORTED:
         if values.pop(name, None):
             raise errors.ConfigError(f"from_tf_models: {kind} has no {name} here; leave it out, or use groups")
+    values["gradient_clip_norm"] = values.get("gradient_clip_norm") or None  # 0 is no clipping there
     options: dict[str, Any] = {"algorithm": algorithm}
     for name, value in values.items():
         if value is not None:
@@ -185,10 +133,12 @@ def _learning_rate(config: Mapping[str, Any]) -> Any:
             base = getattr(keras.optimizers.schedules, name)(**given)
         except TypeError as error:
             raise errors.ConfigError(f"from_tf_models: learning_rate {kind!r} is not complete: {error}") from error
+        except ValueError as error:
+            raise errors.ConfigError(f"from_tf_models: learning_rate {kind!r}: {error}") from error
     else:
         raise errors.unknown("learning_rate type", kind, [*_SCHEDULES, "constant"])
     warmup = config.get("warmup") or {}
-    if warmup.get("type") is None:
+    if isinstance(warmup, Mapping) and warmup.get("type") is None:
         return rate if kind == "constant" else OverlaidWarmup(base, offset=offset) if offset else base
     shape, given = _chosen(config, "warmup")
     if shape != "linear":

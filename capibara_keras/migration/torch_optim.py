@@ -32,7 +32,7 @@ _NAMES = {
 }
 """torch's names -> ours."""
 
-_ABOUT_EXECUTION = {"params", "param_names", "foreach", "capturable", "differentiable", "fused", "initial_lr"}
+_ABOUT_EXECUTION = {"params", "param_names", "name", "foreach", "capturable", "differentiable", "fused", "initial_lr"}
 _TREATED = {"lr", "weight_decay", "decoupled_weight_decay"}
 _FIXED = {"lr_decay": 0, "ns_coefficients": (3.4445, -4.775, 2.0315)}
 """What has one value here."""
@@ -62,7 +62,7 @@ def from_torch(source: Any, algorithm: str | None = None, patterns: Sequence[str
 
     Args:
         source: an optimizer, its `state_dict()`, or its `param_groups`.
-        algorithm: the class's name; needed where `source` is not the optimizer itself.
+        algorithm: the class's name, however it is capitalised; needed where `source` is not the optimizer itself.
         patterns: for each group but the first, which variables it is about, as in `Group`. Parameters of torch have
             other names than Keras' variables.
 
@@ -80,12 +80,13 @@ def from_torch(source: Any, algorithm: str | None = None, patterns: Sequence[str
         raise errors.ConfigError(
             "from_torch: the source does not say which optimizer it is; give algorithm, like 'AdamW'"
         )
+    name = {known.lower(): known for known in _ALGORITHMS}.get(str(name).lower(), name)
     if name not in _ALGORITHMS:
         raise errors.unknown("optimizer of torch", name, _ALGORITHMS)
-    if len(patterns) != len(groups) - 1:
+    if isinstance(patterns, str) or len(patterns) != len(groups) - 1:
         raise errors.ConfigError(
             f"from_torch: {len(groups)} parameter groups need {len(groups) - 1} patterns, one for each but the first; "
-            f"received {list(patterns)!r}"
+            f"received {patterns!r}"
         )
     first, rate = _translated(groups[0], name), _rate(groups[0])
     options = {"algorithm": _ALGORITHMS[name], "learning_rate": rate} | first | _decay_mode(groups, name)
@@ -110,7 +111,7 @@ def _groups(source: Any) -> tuple[list[Mapping[str, Any]], str | None]:
 
 
 def _rate(group: Mapping[str, Any]) -> float:
-    return errors.number("lr", _plain(group.get("initial_lr", group["lr"])), 0)
+    return errors.number("lr", _plain(group.get("initial_lr", group.get("lr"))), 0)
 
 
 def _plain(value: Any) -> Any:
@@ -120,7 +121,8 @@ def _plain(value: Any) -> Any:
 
 def _translated(group: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A group's options, without its rate."""
-    options: dict[str, Any] = {"weight_decay": float(_plain(group.get("weight_decay", 0.0)))}
+    decay = errors.number("weight_decay", _plain(group.get("weight_decay", 0.0)), 0)
+    options: dict[str, Any] = {"weight_decay": decay}
     ignored = _ABOUT_EXECUTION | _TREATED | _FROM_OUTSIDE.get(_ALGORITHMS[name], set())
     for key, value in group.items():
         if key in ignored:
@@ -130,6 +132,8 @@ def _translated(group: Mapping[str, Any], name: str) -> dict[str, Any]:
             if not same:
                 raise errors.ConfigError(f"from_torch: {key} can only be {_FIXED[key]!r} here, received {value!r}")
         elif key in _PAIR:
+            if not isinstance(value, Sequence) or len(value) != 2:
+                raise errors.ConfigError(f"from_torch: {key} are expected as two numbers, received {value!r}")
             options |= dict(zip(_PAIR[key], map(_plain, value), strict=True))
         elif key in _NAMES:
             options[_NAMES[key]] = _plain(value)

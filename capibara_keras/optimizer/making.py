@@ -9,7 +9,7 @@ import keras
 
 from capibara_keras import config, errors, recipes
 from capibara_keras.memory import variables_of
-from capibara_keras.migration.keras3 import take_over
+from capibara_keras.migration.keras_state import take_over
 from capibara_keras.optimizer.looking import Looking
 from capibara_keras.recipes.finetuning import finetuning_options
 from capibara_keras.recipes.overriding import decided, over

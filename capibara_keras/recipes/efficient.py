@@ -40,6 +40,12 @@ class Candidate:
     rate: float
     source: str
 
+    def allowed(self, compute_budget: str) -> bool:
+        """Whether a `compute_budget` allows it. Plain SGD is for the lowest alone: with more, others do better."""
+        if self.algorithm == "sgd":
+            return compute_budget == "low"
+        return COMPUTE.index(self.compute) <= COMPUTE.index(compute_budget)
+
     def bytes(self, variables: Variables) -> int:
         """Of its state for a model."""
         rule = modified(RULES[self.algorithm](), state_precision=self.state_precision)
@@ -58,7 +64,7 @@ CANDIDATES = (
     Candidate("adafactor", "float32", "medium", 1.6, 1.0, "Shazeer & Stern 2018"),
     Candidate("sgd", "float32", "low", 0.5, 10.0, "Robbins & Monro 1951"),
 )
-"""From the best expected result to the least. Plain SGD is for the low compute budget alone."""
+"""From the best expected result to the least."""
 
 
 def efficient(
@@ -93,8 +99,7 @@ def efficient(
     errors.choice("compute_budget", compute_budget, COMPUTE)
     errors.choice("prioritize", prioritize, PRIORITIES)
     rate = errors.number("learning_rate", learning_rate, 0, open_low=True)
-    allowed = [c for c in CANDIDATES if c.algorithm in RULES and (c.algorithm != "sgd" or compute_budget == "low")]
-    allowed = [c for c in allowed if COMPUTE.index(c.compute) <= COMPUTE.index(compute_budget)]
+    allowed = [c for c in CANDIDATES if c.allowed(compute_budget)]
     if variables is None:
         best, reason = _provisional(allowed, prioritize), "until the variables are known: decided when it is built"
     else:

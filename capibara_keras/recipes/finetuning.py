@@ -17,28 +17,21 @@ BERT, ELECTRA, MAE, LLAMA = (
     "Touvron et al. 2023 (Llama 2), Section 3.1",
 )
 
+
+def _as_bert(rate: float) -> dict[str, tuple[Any, str]]:
+    return {
+        "learning_rate": (rate, BERT),
+        "layer_wise_lr_decay": (0.9, ELECTRA),
+        "weight_decay": (0.01, BERT),
+        "beta_2": (0.999, BERT),
+        "scheduler_type": ("linear_with_warmup", BERT),
+    }
+
+
 TASKS: dict[str, dict[str, tuple[Any, str]]] = {
-    "text_classification": {
-        "learning_rate": (5e-5, BERT),
-        "layer_wise_lr_decay": (0.9, ELECTRA),
-        "weight_decay": (0.01, BERT),
-        "beta_2": (0.999, BERT),
-        "scheduler_type": ("linear_with_warmup", BERT),
-    },
-    "token_classification": {
-        "learning_rate": (5e-5, BERT),
-        "layer_wise_lr_decay": (0.9, ELECTRA),
-        "weight_decay": (0.01, BERT),
-        "beta_2": (0.999, BERT),
-        "scheduler_type": ("linear_with_warmup", BERT),
-    },
-    "regression": {
-        "learning_rate": (2e-5, BERT),
-        "layer_wise_lr_decay": (0.9, ELECTRA),
-        "weight_decay": (0.01, BERT),
-        "beta_2": (0.999, BERT),
-        "scheduler_type": ("linear_with_warmup", BERT),
-    },
+    "text_classification": _as_bert(5e-5),
+    "token_classification": _as_bert(5e-5),
+    "regression": _as_bert(2e-5),
     "image_classification": {
         "learning_rate": (4e-3, MAE),
         "layer_wise_lr_decay": (0.75, MAE),
@@ -55,6 +48,9 @@ TASKS: dict[str, dict[str, tuple[Any, str]]] = {
     },
 }
 """Task -> option -> value and source."""
+
+FEW = 10_000
+"""Fewer examples than this are few: more warmup, more epochs."""
 
 _REASONS = {
     "learning_rate": "small steps from a good point",
@@ -84,20 +80,13 @@ def finetuning(
     task = TASKS[errors.choice("task_type", task_type, TASKS)]
     examples = sizes.count("dataset_size", dataset_size, sizes.EXAMPLES)
     epochs = None if target_epochs is None else errors.integer("target_epochs", target_epochs, 1)
-    few = examples < 10_000
+    few = examples < FEW
     choices = [
         Choice("algorithm", "adamw", "what such models were pretrained with", "Loshchilov & Hutter 2019, Algorithm 2"),
         *(Choice(name, value, _REASONS[name], source) for name, (value, source) in task.items() if value != 1.0),
         Choice("weight_decay_exclude", list(NO_DECAY), "decay is for matrices", BERT),
         Choice("global_clipnorm", 1.0, "limits what one bad batch can do", BERT),
-        Choice(
-            "warmup_ratio",
-            0.1 if few else 0.06,
-            f"{examples:.3g} examples are {'few: runs fail' if few else 'enough: a little is'} without warmup"
-            if few
-            else f"for {examples:.3g} examples a little is enough",
-            "Mosbach et al. 2021" if few else "Liu et al. 2019, Table 10",
-        ),
+        _warmup(examples, few),
     ]
     advice = []
     if few and (epochs is None or epochs < 10):
@@ -105,6 +94,13 @@ def finetuning(
         advice.append(Choice("epochs", 20, reason, "Mosbach et al. 2021"))
     arguments = {"task_type": task_type, "dataset_size": dataset_size, "target_epochs": epochs}
     return Recipe("finetuning", arguments, tuple(choices), tuple(advice))
+
+
+def _warmup(examples: float, few: bool) -> Choice:
+    if few:
+        reason = f"{examples:.3g} examples are few: runs fail without warmup"
+        return Choice("warmup_ratio", 0.1, reason, "Mosbach et al. 2021")
+    return Choice("warmup_ratio", 0.06, f"for {examples:.3g} examples a little is enough", "Liu et al. 2019, Table 10")
 
 
 def finetuning_options() -> dict[str, Any]:

@@ -39,11 +39,13 @@ def over(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any
 
 def decided(configuration: OptimizerConfig, before: Recipe, now: Recipe) -> OptimizerConfig:
     """A configuration in which what the recipe chose before is what it chooses now; what was set since stays."""
-    current, rule = configuration.to_options(), RULES[configuration.algorithm]()
-    defaults = dataclasses.asdict(rule)
-    current = {name: value for name, value in current.items() if name not in defaults or defaults[name] != value}
-    kept = _fields(now.options["algorithm"])
-    current = {name: value for name, value in current.items() if name not in defaults or name in kept}
+    defaults = dataclasses.asdict(RULES[configuration.algorithm]())
+    shared = _fields(now.options["algorithm"])
+    current = {
+        name: value
+        for name, value in configuration.to_options().items()
+        if name not in defaults or (name in shared and value != defaults[name])
+    }
     old = {choice.option: choice.value for choice in before.choices}
     new = {c.option: c.value for c in now.choices if c.option not in current or current[c.option] == old[c.option]}
     return config.parse(current | new)

@@ -25,6 +25,20 @@ GPT3 = (
 """Parameters, peak rate, tokens per update (Brown et al. 2020, Table 2.1)."""
 
 
+_APPENDIX_B = "Brown et al. 2020, Appendix B"
+_ADAMW = (
+    Choice("beta_1", 0.9, "as in all models of this kind", _APPENDIX_B),
+    Choice("beta_2", 0.95, "a shorter memory than 0.999: steps recover faster from spikes", _APPENDIX_B),
+    Choice("epsilon", 1e-8, "as in all models of this kind", _APPENDIX_B),
+    Choice("weight_decay", 0.1, "decoupled", _APPENDIX_B),
+    Choice(
+        "weight_decay_exclude", list(NO_DECAY), "decay is for matrices", "Loshchilov & Hutter 2019; usual since GPT-2"
+    ),
+    Choice("global_clipnorm", 1.0, "limits what one bad batch can do", _APPENDIX_B),
+)
+"""What does not depend on the size."""
+
+
 def pretraining(
     model_size: Any = "small",
     dataset_size: Any = "large",
@@ -50,32 +64,11 @@ def pretraining(
     steps = None if target_steps is None else errors.integer("target_steps", target_steps, 2)
     advised = tokens_per_update(parameters, tokens)
     batch = advised if tokens_per_batch is None else sizes.count("tokens_per_batch", tokens_per_batch, {})
-    scale = math.sqrt(batch / advised)
     seen = tokens if steps is None or tokens_per_batch is None else min(tokens, steps * batch)
-    rate = float(f"{peak_rate(parameters, seen) * scale:.3g}")
-    size, scaling = f"{parameters:.3g} parameters", ""
-    if scale != 1.0:
-        scaling = f", times the root of {batch:.3g} / {advised:.3g} tokens per update (Malladi et al. 2022)"
-    passes = math.inf if steps is None else steps * batch / tokens
     choices = [
         Choice("algorithm", "adamw", "the reference for transformers", "Loshchilov & Hutter 2019, Algorithm 2"),
-        Choice("learning_rate", rate, f"peak for {size}{scaling}", _rate_source(parameters)),
-        Choice("beta_1", 0.9, "as in all models of this kind", "Brown et al. 2020, Appendix B"),
-        Choice(
-            "beta_2",
-            0.95,
-            "a shorter memory than 0.999: steps recover faster from spikes",
-            "Brown et al. 2020, Appendix B",
-        ),
-        Choice("epsilon", 1e-8, "as in all models of this kind", "Brown et al. 2020, Appendix B"),
-        Choice("weight_decay", 0.1, "decoupled", "Brown et al. 2020, Appendix B"),
-        Choice(
-            "weight_decay_exclude",
-            list(NO_DECAY),
-            "decay is for matrices",
-            "Loshchilov & Hutter 2019; usual since GPT-2",
-        ),
-        Choice("global_clipnorm", 1.0, "limits what one bad batch can do", "Brown et al. 2020, Appendix B"),
+        _rate(parameters, seen, batch, advised),
+        *_ADAMW,
         Choice(
             "scheduler_type",
             "linear_with_warmup",
@@ -87,20 +80,40 @@ def pretraining(
     ]
     if steps is not None:
         choices.append(Choice("total_steps", steps, "target_steps"))
-    advice = [Choice("tokens per update", advised, "what this size is trained with", _batch_source(parameters, tokens))]
-    if passes > 4 and steps is not None:
-        reason = f"{steps} updates of {batch:.3g} tokens see the data {passes:.1f} times; beyond 4 it stops helping"
-        advice.append(Choice("passes over the data", round(passes, 1), reason, "Muennighoff et al. 2023"))
-    if tokens < 20 * parameters:
-        reason = f"{tokens:.3g} tokens are few for {size}: a smaller model would do better with the same compute"
-        advice.append(Choice("tokens per parameter", tokens / parameters, reason, "Hoffmann et al. 2022, Table 3"))
     arguments = {
         "model_size": model_size,
         "dataset_size": dataset_size,
         "target_steps": steps,
         "tokens_per_batch": tokens_per_batch,
     }
+    advice = [
+        Choice("tokens per update", advised, "what this size is trained with", _batch_source(parameters, tokens)),
+        *_about_data(parameters, tokens, steps, batch),
+    ]
     return Recipe("pretraining", arguments, tuple(choices), tuple(advice))
+
+
+def _rate(parameters: float, seen: float, batch: float, advised: float) -> Choice:
+    """The peak for the tokens that are `seen`, scaled for an update of another size than the `advised` one."""
+    scale, reason = math.sqrt(batch / advised), f"peak for {parameters:.3g} parameters"
+    if scale != 1.0:
+        reason += f", times the root of {batch:.3g} / {advised:.3g} tokens per update (Malladi et al. 2022)"
+    rate = float(f"{peak_rate(parameters, seen) * scale:.3g}")
+    return Choice("learning_rate", rate, reason, _rate_source(parameters))
+
+
+def _about_data(parameters: float, tokens: float, steps: int | None, batch: float) -> list[Choice]:
+    """Advice where there are too few tokens for the training, or for the model."""
+    advice = []
+    passes = 0.0 if steps is None else steps * batch / tokens
+    if passes > 4:
+        reason = f"{steps} updates of {batch:.3g} tokens see the data {passes:.1f} times; beyond 4 it stops helping"
+        advice.append(Choice("passes over the data", round(passes, 1), reason, "Muennighoff et al. 2023"))
+    if tokens < 20 * parameters:
+        reason = f"{tokens:.3g} tokens are few for {parameters:.3g} parameters: a smaller model would do better with "
+        reason += "the same compute"
+        advice.append(Choice("tokens per parameter", tokens / parameters, reason, "Hoffmann et al. 2022, Table 3"))
+    return advice
 
 
 def peak_rate(parameters: float, tokens: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +58,8 @@ class Recipe:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `Optimizer` takes."""
-        return {c.option: c.value for c in self.choices} | {"recipe": {"name": self.name, **self.arguments}}
+        """What `Optimizer` takes; the caller's to change."""
+        return {c.option: copy(c.value) for c in self.choices} | {"recipe": {"name": self.name, **self.arguments}}
 
 
 def text_of(choices: Sequence[Choice]) -> str:

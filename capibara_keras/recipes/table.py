@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,9 +38,10 @@ def remade(recipe: Mapping[str, Any], variables: Variables | None = None) -> Rec
     if name == "efficient":
         arguments["variables"] = variables
     try:
-        return RECIPES[name](**arguments)
+        bound = inspect.signature(RECIPES[name]).bind(**arguments)
     except TypeError as error:
         raise errors.ConfigError(f"recipe {name!r}: {error}") from error
+    return RECIPES[name](*bound.args, **bound.kwargs)
 
 
 def explained(options: Mapping[str, Any], recipe: Recipe | None, defaults: Mapping[str, Any]) -> list[Choice]:

@@ -10,7 +10,9 @@ import numpy as np
 
 from capibara_keras.errors import ConfigError
 from capibara_keras.tuning import gaussian_process
-from capibara_keras.tuning.search_space import Choice, Dimension, Range, SearchSpace, Values
+from capibara_keras.tuning.domains import Choice, Dimension, Range, Values
+from capibara_keras.tuning.hypermodel import decoded, hyperparameters
+from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.trials import Search
 
 __all__ = ["ALGORITHMS", "propose", "smallest_grid"]
@@ -79,20 +81,20 @@ def keras_tuner_bayesian(search: Search, number: int) -> Values | None:
     oracle = keras_tuner.oracles.BayesianOptimizationOracle(
         objective=keras_tuner.Objective("loss", "min"),
         max_trials=search.max_trials,
-        hyperparameters=search.space.hyperparameters(),
+        hyperparameters=hyperparameters(search.space),
         seed=seed,
     )
     losses = [search.loss(t) for t in search.trials]
     worst = max((x for x in losses if math.isfinite(x)), default=0.0)
     for trial, loss in zip(search.trials, losses, strict=True):
         known = keras_tuner.engine.trial.Trial(
-            search.space.hyperparameters(trial.options), trial_id=str(trial.number), status="COMPLETED"
+            hyperparameters(search.space, trial.options), trial_id=str(trial.number), status="COMPLETED"
         )
         known.score = loss if math.isfinite(loss) else worst
         oracle.trials[known.trial_id] = known
         oracle._record_values(known)
     answer = oracle.populate_space(str(number))
-    return search.space.decoded(answer["values"]) if answer["values"] else None
+    return decoded(search.space, answer["values"]) if answer["values"] else None
 
 
 def optuna(search: Search, number: int) -> Values:

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from capibara_keras import errors
+from capibara_keras import config, errors
 from capibara_keras.errors import ConfigError, TuningError
-from capibara_keras.tuning import progress, report
+from capibara_keras.tuning import progress
 from capibara_keras.tuning.algorithms import ALGORITHMS, smallest_grid
+from capibara_keras.tuning.budget import Budget
+from capibara_keras.tuning.combining import combined
+from capibara_keras.tuning.configurations import any_algorithm, base_options, complete, named_algorithm, warmup_steps
 from capibara_keras.tuning.data import training, validation
+from capibara_keras.tuning.domains import Values
 from capibara_keras.tuning.halving import EARLY_TERMINATION, Halving, Rungs
-from capibara_keras.tuning.runner import Budget, Runner, base_options, complete, warmup_steps
-from capibara_keras.tuning.search_space import SearchSpace, Values
+from capibara_keras.tuning.identity import identity, known_trials
+from capibara_keras.tuning.metric import metric_name, metric_of
+from capibara_keras.tuning.models import distributed, made
+from capibara_keras.tuning.rates import check_rate
+from capibara_keras.tuning.results import Results
+from capibara_keras.tuning.runner import Runner, Task
+from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.state import Project
 from capibara_keras.tuning.trials import Search, TrialRecord
 
 __all__ = ["OptimizerAutoTuner"]
 
-_METRICS = {"validation_loss": "val_loss", "training_loss": "loss", "train_loss": "loss"}
-"""Other names of metrics; `validation_x` is `val_x` for every x."""
 
-
-class OptimizerAutoTuner:
+class OptimizerAutoTuner(Results):
     """Searches the options of an optimizer: each trial trains the same model from the same start.
 
     Args:
@@ -78,25 +82,22 @@ class OptimizerAutoTuner:
         lease: float = 60.0,
         verbose: int = 1,
     ) -> None:
+        super().__init__(Project(directory), metric_name(optimization_metric))
         self.algorithm = errors.choice("search_algorithm", search_algorithm, ALGORITHMS)
         self.max_trials = errors.integer("max_trials", max_trials, 1)
         self.seed = errors.integer("seed", seed, 0)
         self.lease = errors.number("lease", lease, 0, open_low=True)
-        self.metric = metric_name(optimization_metric)
         self.direction = None if direction is None else errors.choice("direction", direction, ("min", "max"))
         self.halving = _halving(early_termination, self.algorithm)
-        self.verbose, self.overwrite = errors.integer("verbose", verbose, 0, 2), overwrite
-        self.project = Project(directory)
-        self.search_space = dict(search_space) if isinstance(search_space, Mapping) else search_space
-        parsed = SearchSpace.parse(search_space, None if "algorithm" in search_space else _any_algorithm(search_space))
+        self.verbose = errors.integer("verbose", verbose, 0, 2)
+        self.overwrite = errors.boolean("overwrite", overwrite)
+        parsed = SearchSpace.parse(search_space, any_algorithm(search_space))
+        self.search_space = dict(search_space)
         if self.algorithm == "grid" and smallest_grid(parsed) > self.max_trials:
             raise ConfigError(
                 f"max_trials: the smallest grid, with two values per range, has {smallest_grid(parsed)} points, "
                 f"received max_trials={self.max_trials}"
             )
-        self._search: Search | None = None
-        self._base: Values = {}
-        self.budget: Budget | None = None
 
     def find_optimal_hyperparameters(
         self,
@@ -143,220 +144,75 @@ class OptimizerAutoTuner:
         """
         budget = Budget.of(
             errors.integer("max_steps_per_trial", max_steps_per_trial, 1),
-            None
-            if validation_interval is None
-            else errors.integer("validation_interval", validation_interval, 1, max_steps_per_trial),
+            _optional("validation_interval", validation_interval, max_steps_per_trial),
         )
-        patience = early_stopping_patience
-        patience = None if patience is None else errors.integer("early_stopping_patience", patience, 1)
-        fit_options: dict[str, Any] = {"validation_steps": validation_steps}
-        arrays = validation(val_dataset, validation_steps)
-        if not isinstance(arrays, keras.utils.PyDataset) and not hasattr(arrays, "element_spec"):
-            fit_options["validation_batch_size"] = errors.integer("batch_size", batch_size, 1)
+        patience = _optional("early_stopping_patience", early_stopping_patience)
+        batch_size = errors.integer("batch_size", batch_size, 1)
+        rebuild_model = errors.boolean("rebuild_model", rebuild_model)
+        held_out = validation(val_dataset, _optional("validation_steps", validation_steps), batch_size)
         data = training(train_dataset, batch_size, budget.steps, self.seed)
 
         def runner() -> Runner:
-            made = _made(model, loss, metrics, self.seed if rebuild_model else None)
-            return Runner(
-                made,
-                data=data,
-                validation=arrays,
-                fit_options=fit_options,
-                budget=budget,
-                base=base_options(made) | _named_algorithm(self.search_space),
-                patience=patience,
-                maximize=self.direction == "max",
-                metric=self.metric,
-            )
+            ready = made(model, loss, metrics, self.seed if rebuild_model else None)
+            metric = metric_of(self.metric, self.direction, list(held_out.one_batch(ready)))
+            task = Task(data, held_out, budget, patience, metric)
+            return Runner(ready, task, combined(base_options(ready), named_algorithm(self.search_space)))
 
-        with _distributed(model, distribution_strategy), contextlib.ExitStack() as stack:
+        with distributed(model, distribution_strategy), contextlib.ExitStack() as stack:
             first = runner()
             stack.callback(first.release)
-            self._check_metric(first.names)
-            first.maximize = self.direction == "max"
-            return self._searched(first, runner if rebuild_model else lambda: first, budget, patience)
+            return self._search_with(first, runner if rebuild_model else lambda: first)
 
-    def _searched(self, first: Runner, runner: Callable[[], Runner], budget: Budget, patience: int | None) -> Values:
-        from capibara_keras.tuning.loop import Loop, is_chief, is_worker
+    def _search_with(self, first: Runner, runner: Callable[[], Runner]) -> Values:
+        """Run the trials that the directory does not have yet, on what `runner` returns."""
+        from capibara_keras.tuning.loop import Loop, is_chief, is_worker  # they bring keras-tuner
         from capibara_keras.tuning.oracle import Oracle
 
-        self.budget, self._base = budget, first.base
-        space = _within(SearchSpace.parse(self.search_space, first.base), first.base, budget.steps)
-        fingerprint = self._fingerprint(space, patience)
-        search = Search(space, [], self.direction == "max", self.max_trials, self.seed)
+        task, base, steps = first.task, first.base, first.task.budget.steps
+        space = SearchSpace.parse(self.search_space, base).within(steps, base)
+        check_rate(config.parse(combined(base, space.values([0.0] * len(space.dimensions)))).learning_rate)
+        search = Search(space, [], task.metric.maximize, self.max_trials, self.seed)
+        same = identity(search, self.algorithm, self.halving, task, base, first.model)
         with contextlib.nullcontext() if is_worker() else self.project.locked():
             if self.overwrite and not is_worker():
                 self.project.clear()
-                self.overwrite = False
-            self._search = search = dataclasses.replace(search, trials=self._known(fingerprint))
+                self.overwrite = False  # the next call goes on with this search
+            self._search = dataclasses.replace(search, trials=known_trials(self.project, same))
             oracle = Oracle(
-                search,
+                self._search,
                 self.algorithm,
-                _objective(self.metric, self.direction),
-                Rungs(self.halving, budget.steps),
-                lambda values: warmup_steps(first.base | values, budget.steps),
+                task.metric,
+                Rungs(self.halving, steps),
+                lambda values: warmup_steps(combined(base, values), steps),
                 self.project,
-                fingerprint,
+                same,
                 lease=self.lease if is_chief() or is_worker() else None,
-                on_end=lambda record: self._ended(oracle, record),
+                on_end=lambda record, now: self._ended(record, now, steps),
             )
             Loop(oracle, runner, self.project).search()
-            trials = self._known(fingerprint) if is_worker() else oracle.current().trials
+            trials = known_trials(self.project, same) if is_worker() else oracle.current().trials
             self._search = dataclasses.replace(search, trials=trials)
-        return self._result()
+        return complete(combined(base, self._completed().options), steps)
 
-    def _ended(self, oracle: Any, record: TrialRecord) -> None:
-        self._search = search = oracle.current()
-        best = search.best()
+    def _ended(self, record: TrialRecord, search: Search, steps: int) -> None:
+        self._search, best = search, search.best()
         self.project.keep_only([t.number for t in search.trials if not t.done] + ([best.number] if best else []))
         if self.verbose:
-            assert self.budget is not None
-            print(progress.line(record, search, self.metric, self.budget.steps), flush=True)
+            print(progress.line(record, search, self.metric, steps), flush=True)
 
-    def _check_metric(self, names: list[str]) -> None:
-        if self.metric not in names:
-            raise ConfigError(
-                f"optimization_metric: the model does not report {self.metric!r}. It reports {', '.join(names)}"
-            )
-        if self.direction is None:
-            from keras_tuner.engine.metrics_tracking import infer_metric_direction
-
-            self.direction = infer_metric_direction(self.metric)
-            if self.direction is None:
-                raise ConfigError(
-                    f'direction: whether {self.metric!r} should be small or large is not known; give "min" or "max"'
-                )
-
-    def _fingerprint(self, space: SearchSpace, patience: int | None) -> dict[str, Any]:
-        """What a search must agree in to go on."""
-        assert self.budget is not None
-        halving = None if self.halving is None else dataclasses.asdict(self.halving)
-        found = {
-            "search_space": space.describe(),
-            "optimization_metric": self.metric,
-            "direction": self.direction,
-            "search_algorithm": self.algorithm,
-            "early_termination": halving,
-            "seed": self.seed,
-            "max_steps_per_trial": self.budget.steps,
-            "validation_interval": self.budget.interval,
-            "early_stopping_patience": patience,
-            "other options": self._base,
-        }
-        return dict(json.loads(json.dumps(found, default=repr)))
-
-    def _known(self, fingerprint: Mapping[str, Any]) -> list[TrialRecord]:
-        """The trials in the directory."""
-        state = self.project.load()
-        if state is None:
-            return []
-        for name, value in fingerprint.items():
-            if state["search"].get(name) != value:
-                theirs = state["search"].get(name)
-                raise ConfigError(
-                    f"{self.project.folder} holds a search with another {name}: {theirs!r}, and this one has "
-                    f"{value!r}. Choose another directory, or give overwrite=True to remove it"
-                )
-        trials = [TrialRecord.from_json(data) for data in state["trials"]]
-        if trials and all(t.status == "failed" for t in trials if t.done):  # nothing ever worked: try again
-            trials = [TrialRecord(t.number, t.options) for t in trials]
-        return trials
-
-    def _result(self) -> Values:
+    def _completed(self) -> TrialRecord:
+        """The best trial, if one was measured in full."""
         best = self.best
-        if best is None or best.status != "completed":
-            counts = {s: sum(t.status == s for t in self.trials) for s in ("diverged", "failed", "pruned")}
-            messages = [t.message.strip().splitlines()[-1] for t in self.trials if t.message.strip()]
-            raise TuningError(
-                "no trial completed: "
-                + ", ".join(f"{n} {status}" for status, n in counts.items())
-                + (f"; the last error was {messages[-1]}" if messages else "")
-                + ". Try lower learning rates, or raise max_trials"
-            )
-        assert self.budget is not None
-        return complete(self._base | best.options, self.budget.steps)
-
-    # Results -----------------------------------------------------------------------------------------------
-
-    @property
-    def trials(self) -> list[TrialRecord]:
-        """All trials so far, in the order in which they were proposed."""
-        return list(self._search.trials) if self._search else []
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The best trial so far."""
-        return self._search.best() if self._search else None
-
-    def table(self, most: int | None = None) -> str:
-        """The trials as text, best first.
-
-        Args:
-            most: rows at most; default: all.
-        """
-        return progress.table(self._known_search(), self.metric, most)
-
-    def report(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-        """Write figures (PNG, SVG), a page (HTML) and tables (CSV, JSON); also while the search goes on.
-
-        Args:
-            folder: default: "report" in the search's directory.
-
-        Returns:
-            Name -> path.
-
-        Raises:
-            ConfigError: there are no trials yet.
-        """
-        return report.write(self._known_search(), self.metric, self._report_folder(folder, "report"))
-
-    def write_tensorboard(self, folder: str | os.PathLike[str] | None = None) -> None:
-        """Write the trials for TensorBoard's HParams page.
-
-        Args:
-            folder: default: "tensorboard" in the search's directory.
-
-        Raises:
-            ConfigError: tensorboard is not installed, or there are no trials yet.
-        """
-        report.write_tensorboard(self._known_search(), self.metric, self._report_folder(folder, "tensorboard"))
-
-    def _report_folder(self, folder: str | os.PathLike[str] | None, name: str) -> Path:
-        return self.project.folder / name if folder is None else Path(folder)
-
-    def load_best_weights(self, model: keras.Model) -> None:
-        """Load the weights of the best trial, at its best step.
-
-        Args:
-            model: of the same architecture.
-        """
-        best = self._known_search().best()
-        path = self.project.weights(best.number) if best else None
-        if path is None or not path.exists():
-            raise ConfigError(f"load_best_weights: {self.project.folder} holds no weights yet")
-        optimizer, model.optimizer = getattr(model, "optimizer", None), None
-        try:
-            model.load_weights(path)
-        finally:
-            model.optimizer = optimizer
-
-    def _known_search(self) -> Search:
-        if self._search is None:
-            raise ConfigError("there is no search yet: call find_optimal_hyperparameters first")
-        return self._search
-
-
-def metric_name(name: str) -> str:
-    """The name in `fit`'s logs.
-
-    >>> metric_name("validation_loss"), metric_name("validation_accuracy"), metric_name("val_loss")
-    ('val_loss', 'val_accuracy', 'val_loss')
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"optimization_metric: expected a name, received {name!r}")
-    if name in _METRICS:
-        return _METRICS[name]
-    return "val_" + name.removeprefix("validation_") if name.startswith("validation_") else name
+        if best is not None and best.status == "completed":
+            return best
+        counts = {s: sum(t.status == s for t in self.trials) for s in ("diverged", "failed", "pruned")}
+        messages = [t.message.strip().splitlines()[-1] for t in self.trials if t.message.strip()]
+        raise TuningError(
+            "no trial completed: "
+            + ", ".join(f"{n} {status}" for status, n in counts.items())
+            + (f"; the last error was {messages[-1]}" if messages else "")
+            + ". Try lower learning rates, or raise max_trials"
+        )
 
 
 def _halving(given: str | Halving | None, algorithm: str) -> Halving | None:
@@ -366,63 +222,5 @@ def _halving(given: str | Halving | None, algorithm: str) -> Halving | None:
     return EARLY_TERMINATION[errors.choice("early_termination", given or default, EARLY_TERMINATION)]
 
 
-def _objective(metric: str, direction: str | None) -> Any:
-    import keras_tuner
-
-    return keras_tuner.Objective(metric, direction)
-
-
-def _any_algorithm(search_space: Any) -> Values:
-    """Before the model is known, options are checked against any algorithm that has them all."""
-    from capibara_keras.rules import RULES
-
-    for algorithm in ("adam", *RULES):
-        with contextlib.suppress(ConfigError):
-            SearchSpace.parse(search_space, {"algorithm": algorithm})
-            return {"algorithm": algorithm}
-    return {}
-
-
-def _named_algorithm(search_space: Mapping[str, Any]) -> Values:
-    """A fixed algorithm in the search space replaces the model's: its other options may not exist there."""
-    value = search_space.get("algorithm")
-    return {"algorithm": value} if isinstance(value, str) else {}
-
-
-def _within(space: SearchSpace, base: Values, steps: int) -> SearchSpace:
-    """The space with warmups that end before the total of a schedule, where one is searched."""
-    if space.name_of("scheduler_type") is None:
-        return space
-    most = space.name_of("gradient_accumulation_steps")
-    each = space.domain(most).at(1) if most else base.get("gradient_accumulation_steps")
-    return space.limited("warmup_steps", steps // int(each or 1) - 1)
-
-
-def _made(model: Any, loss: Any, metrics: Any, seed: int | None) -> keras.Model:
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-    if not isinstance(model, keras.Model) and callable(model):
-        model = model()
-    if not isinstance(model, keras.Model):
-        raise ConfigError(f"model: expected a Keras model, or a function that returns one, received {model!r}")
-    if loss is not None:
-        model.compile(loss=loss, metrics=metrics)
-    if not model.compiled:
-        raise ConfigError("model: it is not compiled; compile it with its loss and metrics, or give `loss`")
-    return model
-
-
-@contextlib.contextmanager
-def _distributed(model: Any, strategy: Any) -> Iterator[None]:
-    """Under a `tf.distribute` strategy or a `keras.distribution` object."""
-    if strategy is None:
-        yield
-        return
-    if isinstance(model, keras.Model) and getattr(model, "distribute_strategy", None) is not strategy:
-        raise ConfigError("distribution_strategy: give the model as a function, so that it is made under the strategy")
-    if not hasattr(strategy, "scope"):
-        raise ConfigError(
-            f"distribution_strategy: expected a tf.distribute or keras.distribution object, received {strategy!r}"
-        )
-    with strategy.scope():
-        yield
+def _optional(name: str, value: Any, high: int | None = None) -> int | None:
+    return None if value is None else errors.integer(name, value, 1, high)

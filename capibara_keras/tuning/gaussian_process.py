@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from capibara_keras.tuning.search_space import Values
+from capibara_keras.tuning.domains import Values
 from capibara_keras.tuning.surrogate import fitted, log_expected_improvement, standardised
 from capibara_keras.tuning.trials import Search
 

@@ -16,6 +16,7 @@ from keras_tuner.src.distribute import utils as roles  # keras-tuner's own test 
 
 from capibara_keras.errors import TuningError
 from capibara_keras.files import write_whole
+from capibara_keras.tuning.hypermodel import decoded
 from capibara_keras.tuning.oracle import Oracle
 from capibara_keras.tuning.runner import Runner
 from capibara_keras.tuning.state import Project
@@ -23,7 +24,7 @@ from capibara_keras.tuning.state import Project
 __all__ = ["Loop", "is_chief", "is_worker"]
 
 BROKEN = 3
-"""If so many trials fail at the beginning and none gets through, it is not the configurations."""
+"""If the first so many trials fail, it is not the configurations."""
 
 
 class Loop(keras_tuner.engine.base_tuner.BaseTuner):
@@ -45,14 +46,14 @@ class Loop(keras_tuner.engine.base_tuner.BaseTuner):
         if is_chief():
             self._serve()
             return
-        failed = 0
+        failed, working = 0, any(t.done and t.status != "failed" for t in self.chief.search.trials)
         while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
             if trial.status == "IDLE":
                 time.sleep(self.wait)
                 continue
             error = self.run_trial(trial)
-            failed = failed + 1 if error is not None and failed >= 0 else -1
-            if failed >= BROKEN:
+            failed, working = failed + 1, working or error is None
+            if failed >= BROKEN and not working:
                 raise TuningError(
                     f"the first {failed} trials all failed, so it is hardly the configurations: "
                     f"{type(error).__name__}: {error}"
@@ -60,9 +61,9 @@ class Loop(keras_tuner.engine.base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any) -> Exception | None:
         """One trial; the exception that it failed with, if it did."""
-        values = self.chief.search.space.decoded(trial.hyperparameters.values)
+        values = decoded(self.chief.search.space, trial.hyperparameters.values)
         best = self.oracle.get_best_trials(1)
-        limit = self.chief._loss(best[0].score) if best else math.inf
+        limit = self.chief.metric.loss(best[0].score) if best else math.inf
         answers = ["RUNNING"]
 
         def report(step: int, metrics: dict[str, float]) -> bool:

@@ -12,8 +12,10 @@ from typing import Any
 import keras_tuner
 
 from capibara_keras.tuning.algorithms import propose
+from capibara_keras.tuning.domains import Values
 from capibara_keras.tuning.halving import Rungs
-from capibara_keras.tuning.search_space import Values
+from capibara_keras.tuning.hypermodel import hyperparameters
+from capibara_keras.tuning.metric import Metric
 from capibara_keras.tuning.state import Project
 from capibara_keras.tuning.trials import Search, TrialRecord
 
@@ -30,34 +32,35 @@ class Oracle(keras_tuner.Oracle):
     Args:
         search: space, trials so far, seed.
         algorithm: name in `ALGORITHMS`.
-        objective: keras-tuner's.
+        metric: what is better.
         rungs: early termination.
         warmup: steps of a configuration before its rate is up.
         project: where the state is kept.
         fingerprint: what a search must agree in to go on from a file.
         lease: seconds; `None` in a single process.
-        on_end: called with the record of each trial that ends.
+        on_end: called with the record of each trial that ends, and everything so far.
     """
 
     def __init__(
         self,
         search: Search,
         algorithm: str,
-        objective: Any,
+        metric: Metric,
         rungs: Rungs,
         warmup: Callable[[Values], int],
         project: Project,
         fingerprint: Mapping[str, Any],
         lease: float | None = None,
-        on_end: Callable[[TrialRecord], None] = lambda record: None,
+        on_end: Callable[[TrialRecord, Search], None] = lambda record, search: None,
     ) -> None:
         super().__init__(
-            objective=objective,
+            objective=keras_tuner.Objective(metric.name, "max" if metric.maximize else "min"),
             max_trials=search.max_trials,
-            hyperparameters=search.space.hyperparameters(),
+            hyperparameters=hyperparameters(search.space),
             seed=search.seed or None,
         )
-        self.search, self.algorithm, self.rungs, self.warmup = search, algorithm, rungs, warmup
+        self.search, self.algorithm, self.metric = search, algorithm, metric
+        self.rungs, self.warmup = rungs, warmup
         self.project, self.fingerprint, self.lease, self.on_end = project, dict(fingerprint), lease, on_end
         self.records: dict[int, TrialRecord] = {t.number: t for t in search.trials}
         self.orphans = [t.number for t in search.trials if t.status == "running"]
@@ -71,10 +74,10 @@ class Oracle(keras_tuner.Oracle):
         """What the rungs have seen."""
         for record in self.records.values():
             before, best = 0, math.inf
-            for step, score in zip(record.curve["step"], record.curve.get(self.objective.name, []), strict=False):
+            for step, score in zip(record.curve["step"], record.curve.get(self.metric.name, []), strict=False):
                 if not math.isfinite(score):
                     break
-                best = min(best, self._loss(score))
+                best = min(best, self.metric.loss(score))
                 if record.done:
                     self.rungs.keeps(record.number, before, step, best, self.warmup(record.options))
                 before = step
@@ -114,7 +117,7 @@ class Oracle(keras_tuner.Oracle):
         if not waiting:
             self.tuner_ids.discard(tuner_id)
         status = "IDLE" if waiting else "STOPPED"
-        return keras_tuner.engine.trial.Trial(self.search.space.hyperparameters(), trial_id="none", status=status)
+        return keras_tuner.engine.trial.Trial(hyperparameters(self.search.space), trial_id="none", status=status)
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Any:
         """An evaluation. The status of the answer is "STOPPED" if the trial shall not go on."""
@@ -125,14 +128,14 @@ class Oracle(keras_tuner.Oracle):
                 return self._trial(record, "STOPPED")
             before = record.steps
             record = record.observed(step, metrics)
-            losses = [self._loss(x) for x in record.curve[self.objective.name]]
+            losses = [self.metric.loss(x) for x in record.curve[self.metric.name]]
             if not all(math.isfinite(x) for x in (losses[-1], metrics.get("loss", 0.0))):
                 record = dataclasses.replace(record, status="diverged")
             else:
                 best = min(losses)
                 at = losses.index(best)
                 record = dataclasses.replace(
-                    record, score=record.curve[self.objective.name][at], best_step=record.curve["step"][at]
+                    record, score=record.curve[self.metric.name][at], best_step=record.curve["step"][at]
                 )
                 if not self.rungs.keeps(record.number, before, step, best, self.warmup(record.options)):
                     record = dataclasses.replace(record, status="pruned")
@@ -160,7 +163,7 @@ class Oracle(keras_tuner.Oracle):
             if number in self.orphans:
                 self.orphans.remove(number)
             self.save()
-            self.on_end(record)
+            self.on_end(record, self.current())
 
     def get_trial(self, trial_id: str) -> Any:
         """A trial; asking for it also tells that its worker is alive."""
@@ -213,12 +216,9 @@ class Oracle(keras_tuner.Oracle):
     def reload(self) -> None:
         """Nothing: the state comes in through the constructor."""
 
-    def _loss(self, score: float) -> float:
-        return -score if self.objective.direction == "max" else score
-
     def _trial(self, record: TrialRecord, status: str = "RUNNING") -> Any:
         trial = keras_tuner.engine.trial.Trial(
-            self.search.space.hyperparameters(record.options), trial_id=str(record.number), status=status
+            hyperparameters(self.search.space, record.options), trial_id=str(record.number), status=status
         )
         if math.isfinite(record.score):
             trial.score, trial.best_step = record.score, record.best_step

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from capibara_keras.errors import ConfigError
-from capibara_keras.files import write_whole
+from capibara_keras.files import writable_directory, write_whole
 
 __all__ = ["FORMAT", "Project"]
 
@@ -24,10 +24,15 @@ class Project:
     """The folder of a search.
 
     Args:
-        folder: made if it is not there.
+        folder: made when something is written, if it is not there.
+
+    Raises:
+        ConfigError: not the name of a folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise ConfigError(f"directory: expected the name of a folder, received {folder!r}")
         self.folder = Path(folder)
         self.path = self.folder / "search.json"
         self.backup = self.folder / "search.backup.json"
@@ -88,15 +93,15 @@ class Project:
         """Keep other processes of this machine from searching in the same folder. The lock ends with the process.
 
         Raises:
-            ConfigError: another one does.
+            ConfigError: another one does, or the folder cannot be written.
         """
+        folder = writable_directory("directory", self.folder)
         try:
             import fcntl
         except ImportError:  # Windows
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as file:
+        with open(folder / "lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

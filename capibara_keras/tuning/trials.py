@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capibara_keras.records import Record
-from capibara_keras.tuning.search_space import SearchSpace, Values
+from capibara_keras.tuning.domains import Values
+from capibara_keras.tuning.search_space import SearchSpace
 
 __all__ = ["Search", "TrialRecord"]
 

@@ -97,11 +97,21 @@ def test_torch_groups() -> None:
         (([{"lr": 1.0, "maximize": True}, {"lr": 1.0}], "SGD", ["head"]), "maximize"),
         (([ADAMW, ADAMW | {"decoupled_weight_decay": False}], "Adam", ["head"]), "decoupled_weight_decay"),
         ((3,), "param_groups"),
+        (([{"betas": (0.9, 0.99)}], "AdamW"), "lr: expected a number >= 0, received None"),
+        (([ADAMW | {"betas": (0.9, 0.99, 0.999)}], "AdamW"), "betas are expected as two numbers"),
+        (([ADAMW | {"betas": None}], "AdamW"), "betas are expected as two numbers, received None"),
+        (([ADAMW | {"weight_decay": None}], "AdamW"), "weight_decay: expected a number >= 0, received None"),
+        (([ADAMW, ADAMW], "AdamW", "bias"), "need 1 patterns.*received 'bias'"),
     ],
 )
 def test_torch_refuses(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ck.ConfigError, match=message):
         from_torch(*arguments)
+
+
+def test_torch_names_of_groups_and_classes() -> None:
+    """Groups may have a name; who has only the groups seldom knows how the class is capitalised."""
+    assert from_torch([ADAMW | {"name": "all"}], "adamw") == from_torch([ADAMW], "AdamW")
 
 
 # Hugging Face ----------------------------------------------------------------------------------------------------
@@ -205,6 +215,12 @@ def test_hugging_face_options(arguments: dict[str, Any], expected: dict[str, Any
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"adam_beta_1": 0.8}, "Did you mean 'adam_beta1'"),
         ({"learning_rat": 0.8}, "Did you mean 'learning_rate'"),
+        ({"leraning_rate": 0.8}, "Did you mean 'learning_rate'"),
+        ({"num_warmup_steps": 8}, "Did you mean 'warmup_steps'"),
+        ({"warmup_steps": "8"}, "warmup_steps: expected a number >= 0, received '8'"),
+        ({"max_steps": None}, "max_steps: expected a whole number, received None"),
+        ({"lr_scheduler_kwargs": "{power: 2"}, "lr_scheduler_kwargs must be a dictionary"),
+        (None, "expected a TrainingArguments or a dictionary"),
     ],
     ids=str,
 )
@@ -267,6 +283,20 @@ def test_tf_models_optimizers() -> None:
         from_tf_models(garden(*rate, ema={"average_decay": 0.9}))
 
 
+def test_no_clipping_in_the_garden() -> None:
+    """Its AdamW takes a limit of 0 for none."""
+    optimizer = {"type": "adamw", "adamw": {"gradient_clip_norm": 0.0}}
+    assert made(from_tf_models(garden("constant", {}, optimizer=optimizer))).global_clipnorm is None
+
+
+def test_hugging_face_keywords_from_a_command_line() -> None:
+    """Hugging Face takes the JSON of a dictionary; other arguments that look like ours are left aside."""
+    text, plain = (
+        {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": k} for k in ('{"power": 2}', {"power": 2})
+    )
+    assert from_hugging_face(text) == from_hugging_face(plain | {"eval_accumulation_steps": 2, "save_steps": 5})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -280,6 +310,11 @@ def test_tf_models_optimizers() -> None:
         (garden("constant", {}) | {"warmup": {"type": "polynomial"}}, "warmup type"),
         (garden("constant", {}) | {"warmup": {"type": "linear"}}, "warmup_steps"),
         (garden("constant", {}, ema={"start_step": 5}), "start_step"),
+        (None, "expected an OptimizationConfig or its dictionary, received None"),
+        (garden("constant", {}, optimizer="adam"), "optimizer needs a 'type', received 'adam'"),
+        (garden("constant", {}, optimizer={"type": "adam", "adam": [1]}), "are a dictionary"),
+        (garden("constant", {}) | {"warmup": 100}, "warmup needs a 'type', received 100"),
+        (garden("stepwise", {"boundaries": [1, 2], "values": [0.1, 0.2]}), "learning_rate 'stepwise'.*boundaries"),
     ],
     ids=str,
 )

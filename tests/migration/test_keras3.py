@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 
 import capibara_keras as ck
-from capibara_keras.migration import MicroBatchSchedule, keras_options
-from capibara_keras.migration.keras3 import TRANSLATIONS
+from capibara_keras.migration import MicroBatchSchedule, OverlaidWarmup, keras_options
+from capibara_keras.migration.translations import TRANSLATIONS
 
 SHAPES = {"dense/kernel": (4, 3), "dense/bias": (3,), "wide/kernel": (3, 5)}
 Schedule = keras.optimizers.schedules.PolynomialDecay
@@ -205,3 +205,18 @@ def test_in_fit() -> None:
     after = model.fit(x, x.sum(1), epochs=5, verbose=0).history["loss"]
     assert int(model.optimizer.iterations) == 40
     assert all(x > y for x, y in zip([before[-1], *after[:-1]], after, strict=True))
+
+
+@pytest.mark.parametrize("around", [lambda s: MicroBatchSchedule(s, 2), lambda s: OverlaidWarmup(s, 3)])
+def test_schedules_that_branch_can_be_drawn(around: Callable[[Any], Any]) -> None:
+    """A warmup of Keras is an `if`, which takes one step at a time."""
+    inner = keras.optimizers.schedules.CosineDecay(0.1, 20, warmup_target=1.0, warmup_steps=6)
+    schedule = around(inner)
+    one_by_one = [float(schedule(step)) for step in range(11)]
+    np.testing.assert_allclose(schedule.preview(10).rates, one_by_one, rtol=1e-6)
+    np.testing.assert_allclose(ck.schedule_curve(ck.SGD(schedule), 10).rates, one_by_one, rtol=1e-6)
+
+
+def test_a_warmup_lies_over_a_schedule_only() -> None:
+    with pytest.raises(ck.ConfigError, match=r"schedule: expected a keras\.optimizers\.schedules"):
+        OverlaidWarmup(0.1, 3)

@@ -16,7 +16,7 @@ import tensorflow as tf
 import capibara_keras as ck
 from capibara_keras import OptimizerAutoTuner
 from capibara_keras.tuning import Halving
-from capibara_keras.tuning.data import Batches
+from capibara_keras.tuning.batches import Batches
 from tests.models import values
 from tests.tuning.common import SPACE, Traces, data, network, search, tuner
 
@@ -122,6 +122,19 @@ def test_a_trial_is_what_the_result_says(seed: int, tmp_path: Path) -> None:
     best = found.best
     assert best is not None
     np.testing.assert_allclose(history.history["val_loss"], best.curve["val_loss"], rtol=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["corrected", pytest.param("independent", marks=pytest.mark.slow)])
+def test_decay_relative_to_the_peak_is_what_the_result_says(mode: str, tmp_path: Path) -> None:
+    """Trials have no schedule whose peak could be told: the decay is made to fit, that of groups too."""
+    groups = [{"pattern": "bias", "weight_decay": 3.0}]
+    options = {"weight_decay": 2.0, "weight_decay_mode": mode, "groups": groups, "warmup_steps": 3}
+    found = tuner(tmp_path, {"learning_rate": [0.01, 0.05, "log"]}, trials=1)
+    config = search(found, network(optimizer=ck.SGD(0.1, **options)), steps=8)
+    model, (train, validation) = network(optimizer=ck.Optimizer.from_config(config)), data()
+    options = {"validation_data": validation, "shuffle": False, "verbose": 0, "callbacks": [ck.Attach()]}
+    history = model.fit(Batches(train, 32, 8, 0), steps_per_epoch=1, epochs=8, **options)
+    np.testing.assert_allclose(history.history["val_loss"], found.trials[0].curve["val_loss"], rtol=2e-5)
 
 
 @pytest.mark.slow
@@ -248,6 +261,16 @@ def test_if_all_fail_it_is_not_the_configurations(tmp_path: Path) -> None:
     assert [t.options for t in again.trials][:3] == [t.options for t in found.trials]
 
 
+@pytest.mark.filterwarnings("ignore:trial")
+def test_failures_after_trials_that_worked_are_no_reason_to_stop(tmp_path: Path) -> None:
+    """Also in a process that did not see them work."""
+    search(tuner(tmp_path, trials=1), steps=8)
+    found = tuner(tmp_path, trials=4)
+    config = found.find_optimal_hyperparameters(network(), failing(lambda n: True), data()[1], 8)
+    assert [t.status for t in found.trials] == ["completed", "failed", "failed", "failed"]
+    assert config["learning_rate"] == found.trials[0].options["learning_rate"]
+
+
 # Data and models -----------------------------------------------------------------------------------------
 
 
@@ -335,6 +358,69 @@ def test_a_model_that_is_not_compiled(tmp_path: Path) -> None:
     assert search(found, network(compiled=False), loss=loss)["learning_rate"] > 0
 
 
+OVER: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "another algorithm": (
+        {"algorithm": "sgd", "momentum": 0.9},
+        {"algorithm": ["adam", "sgd", "choice"], "learning_rate": [1e-3, 1e-2, "log"]},
+        set(),
+    ),
+    "a fixed algorithm": (
+        {"algorithm": "sgd", "momentum": 0.9},
+        {"algorithm": "adam", "learning_rate": [1e-3, 1e-2, "log"]},
+        {"momentum"},
+    ),
+    "another name": ({"algorithm": "adam", "beta_1": 0.5}, {"beta1": [0.8, 0.9, "uniform"]}, {"beta_1"}),
+    "another clipping": ({"algorithm": "adam", "clipnorm": 9.0}, {"global_clipnorm": [0.1, 1.0, "log"]}, {"clipnorm"}),
+    "another warmup": (
+        {"algorithm": "adam", "scheduler_type": "linear_with_warmup", "warmup_ratio": 0.1},
+        {"warmup_steps": [1, 3, "int"]},
+        {"warmup_ratio"},
+    ),
+}
+"""Options of the model's optimizer, the space, and what of the options gives way."""
+QUICK = ("another algorithm", "another name")
+
+
+@pytest.mark.parametrize(
+    "options, space, gone",
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name not in QUICK)) for name, case in OVER.items()],
+)
+def test_what_is_searched_wins_over_the_models_optimizer(
+    options: dict[str, Any], space: dict[str, Any], gone: set[str], tmp_path: Path
+) -> None:
+    """Also in another name, and over what it excludes: both were errors, about options that nobody had searched."""
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(ck.Optimizer(learning_rate=1e-3, **options), loss=loss, run_eagerly=True)
+    found = tuner(tmp_path, space, trials=2, search_algorithm="random", early_termination="none")
+    config = search(found, model, steps=8)
+    assert [t.status for t in found.trials] == ["completed"] * 2
+    assert not gone & config.keys() and ck.Optimizer.from_config(config)
+    assert all(
+        config[name] == value for name, value in options.items() if name not in (gone | space.keys() | {"momentum"})
+    )
+
+
+@pytest.mark.slow
+def test_a_model_compiled_with_another_loss_keeps_its_optimizer(tmp_path: Path) -> None:
+    model, loss = network(optimizer=ck.SGD(0.1, momentum=0.5)), keras.losses.SparseCategoricalCrossentropy(True)
+    config = search(tuner(tmp_path, {"learning_rate": [0.01, 0.1, "log"]}, trials=1), model, steps=8, loss=loss)
+    assert config["algorithm"] == "sgd" and config["momentum"] == 0.5
+    with pytest.raises(ck.ConfigError, match=r"metrics: only together with loss, received metrics=\['accuracy'\]"):
+        search(tuner(tmp_path), model, metrics=["accuracy"])
+
+
+def test_a_model_for_one_batch_size(tmp_path: Path) -> None:
+    """Arrays are evaluated in batches of the size that was given, from the first look on."""
+    model = keras.Sequential([keras.Input(batch_shape=(16, 64)), keras.layers.Dense(10)])
+    model.add(keras.layers.Reshape((10,)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    (x, y), (held_x, held_y) = data()
+    found = tuner(tmp_path, {"learning_rate": [0.01, 0.1, "log"]}, trials=1)
+    found.find_optimal_hyperparameters(model, (x, y), (held_x[:32], held_y[:32]), 8, batch_size=16)
+    assert found.trials[0].status == "completed"
+
+
 # Bad input -----------------------------------------------------------------------------------------------
 
 ONCE = "can be iterated only once.*lambda"
@@ -346,6 +432,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "direction": ({"direction": "down"}, "unknown direction 'down'"),
     "termination": ({"early_termination": "halving"}, "Did you mean 'successive_halving'"),
     "seed": ({"seed": -1}, "seed"),
+    "directory": ({"directory": None}, "directory: expected the name of a folder, received None"),
+    "overwrite": ({"overwrite": "no"}, "overwrite: expected True or False"),
 }
 
 
@@ -371,6 +459,15 @@ def test_bad_searches(tmp_path: Path) -> None:
         ((model, train, endless, 8), {}, "val_dataset: it never ends"),
         ((model, train, [], 8), {}, "val_dataset: it holds no batch"),
         ((model, [], validation, 8), {}, "train_dataset: it holds no batch"),
+        (
+            (model, (train[0].tolist(), train[1].tolist()), validation, 8),
+            {},
+            "received a tuple of list, list; make arrays",
+        ),
+        ((model, list(train), validation, 8), {}, "train_dataset.*received a list of arrays. Arrays are in a tuple"),
+        ((model, train, validation, 8), {"batch_size": 0}, "batch_size: expected a whole number >= 1"),
+        ((model, train, validation, 8), {"validation_steps": 0}, "validation_steps"),
+        ((model, train, validation, 8), {"rebuild_model": "yes"}, "rebuild_model: expected True or False"),
         (("model", train, validation, 8), {}, "model: expected a Keras model"),
         ((model, train, validation, 8), {"distribution_strategy": 3}, "distribution_strategy: "),
     ]
@@ -384,6 +481,29 @@ def test_a_metric_that_the_model_does_not_report(tmp_path: Path) -> None:
     found = tuner(tmp_path, optimization_metric="val_perplexity")
     with pytest.raises(ck.ConfigError, match=r"does not report 'val_perplexity'. It reports .*val_loss"):
         search(found)
+    with pytest.raises(ck.ConfigError, match="Did you mean 'val_accuracy'"):
+        search(tuner(tmp_path, optimization_metric="validation_acuracy"))
+
+
+def test_a_rate_that_no_trial_could_use(tmp_path: Path) -> None:
+    """Said before the first one, and not by three failures."""
+    space = {"beta1": [0.8, 0.9, "uniform"]}
+    with pytest.raises(ck.ConfigError, match="learning_rate: the tuner needs a number or a schedule"):
+        search(tuner(tmp_path, space), network(optimizer=ck.Adam(lambda: 0.1)))
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "search").write_text("mine")
+    with pytest.raises(ck.ConfigError, match="directory: cannot write in"):
+        search(tuner(tmp_path))
+    assert (tmp_path / "search").read_text() == "mine"
+
+
+@pytest.mark.parametrize("space", [5, None, [("learning_rate", [0.1, 0.2, "log"])]])
+def test_a_space_that_is_none(space: Any) -> None:
+    with pytest.raises(ck.ConfigError, match="search_space: expected a dictionary"):
+        OptimizerAutoTuner(space)
 
 
 def test_a_schedule_needs_warmups_that_end(tmp_path: Path) -> None:

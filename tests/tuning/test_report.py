@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,10 @@ from PIL import Image
 
 import capibara_keras as ck
 from capibara_keras.tuning import Halving, SearchSpace, TrialRecord, progress, report
+from capibara_keras.tuning.figures import FIGURES
 from capibara_keras.tuning.halving import EARLY_TERMINATION, Rungs
+from capibara_keras.tuning.hparams import write_tensorboard
+from capibara_keras.tuning.importance import best_so_far, importance
 from capibara_keras.tuning.trials import Search
 
 SPACE = SearchSpace.parse(
@@ -56,8 +60,9 @@ def test_tensorboard_reads_the_trials(tmp_path: Path) -> None:
     from tensorboard.plugins.hparams import api_pb2, metadata
 
     search = made()
-    for _ in range(2):
-        report.write_tensorboard(search, "val_loss", tmp_path)
+    running = dataclasses.replace(search.trials[-1], status="running", score=math.nan)
+    for seen in (dataclasses.replace(search, trials=[*search.trials[:-1], running]), search, search):
+        write_tensorboard(seen, tmp_path)  # a trial that runs comes when it has ended
     assert len(list(tmp_path.rglob("events*"))) == len(search.trials)
     for trial in search.trials:
         events = EventAccumulator(str(tmp_path / f"trial_{trial.number:04d}")).Reload()
@@ -82,15 +87,15 @@ def test_best(maximize: bool) -> None:
     assert best is not None and best.status == "completed"
     scores = [t.score for t in search.trials if t.status == "completed"]
     assert best.score == (max if maximize else min)(scores)
-    curve = [x for x in report.best_so_far(search) if not math.isnan(x)]
+    curve = [x for x in best_so_far(search) if not math.isnan(x)]
     assert curve[-1] == best.score and (np.diff(curve) >= 0 if maximize else np.diff(curve) <= 0).all()
 
 
 def test_importance_finds_what_matters() -> None:
-    shares = report.importance(made(40))
+    shares = importance(made(40))
     assert shares["learning_rate"] > 0.8
     assert max(v for k, v in shares.items() if k != "learning_rate") < 0.1
-    assert all(math.isnan(x) for x in report.importance(made(5)).values())
+    assert all(math.isnan(x) for x in importance(made(5)).values())
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -109,7 +114,14 @@ def test_files(maximize: bool, tmp_path: Path) -> None:
     assert len(rows) == 24 and rows[5]["score"] == "" and float(rows[0]["learning_rate"]) > 0
     assert json.loads(files["trials.json"].read_text())[5]["score"] is None
     page = files["report.html"].read_text()
-    assert page.count("<svg") == len(report.FIGURES) and "<x>" not in page
+    assert page.count("<svg") == len(FIGURES) and "<x>" not in page
+
+
+def test_a_report_of_a_search_without_a_score(tmp_path: Path) -> None:
+    """Also where a logarithmic axis has no point."""
+    lost = [TrialRecord(n, SPACE.values([0.5] * 4), "diverged") for n in range(3)]
+    files = report.write(Search(SPACE, lost, False, 3, 0), "val_loss", tmp_path)
+    assert "no result" in files["report.html"].read_text()
 
 
 def test_a_report_needs_trials(tmp_path: Path) -> None:

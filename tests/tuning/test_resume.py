@@ -14,14 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import capibara_keras as ck
 from capibara_keras.tuning import loop, state
-from capibara_keras.tuning.auto_tuner import _objective
+from capibara_keras.tuning.budget import Budget
+from capibara_keras.tuning.data import Validation
 from capibara_keras.tuning.halving import Halving, Rungs
+from capibara_keras.tuning.identity import identity, known_trials
+from capibara_keras.tuning.metric import Metric
 from capibara_keras.tuning.oracle import Oracle
+from capibara_keras.tuning.runner import Task
 from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.trials import Search, TrialRecord
 from tests.subprocess_runner import ROOT
@@ -63,15 +68,14 @@ def project_search(folder: Path, trials: int = 14, algorithm: str = "bayesian_op
     records = [TrialRecord.from_json(data) for data in known["trials"]] if known else []
     start = Search(SPACE, records, False, trials, 3)
 
-    def ended(record: TrialRecord) -> None:
-        now = oracle.current()
+    def ended(record: TrialRecord, now: Search) -> None:
         best = now.best()
         project.keep_only([t.number for t in now.trials if not t.done] + ([best.number] if best else []))
 
     oracle = Oracle(
         start,
         algorithm,
-        _objective("val_loss", "min"),
+        Metric("val_loss", maximize=False),
         Rungs(Halving((0.25, 0.5)), 4),
         lambda options: 0,
         project,
@@ -188,6 +192,41 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert [t.seconds for t in more.trials[:3]] == [t.seconds for t in two.trials]
 
 
+def same(base: dict[str, Any], units: int = 3, batch_size: int = 32) -> dict[str, Any]:
+    """The identity of a search over this base."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
+    task = Task(lambda: None, Validation(None, None, batch_size), Budget.of(8), None, Metric("val_loss", False))
+    return identity(Search(SPACE, [], False, 3, 0), "random", None, task, base, model)
+
+
+def test_a_schedule_beside_what_is_searched_is_the_same_in_the_next_process() -> None:
+    """Though it is another object, with another address."""
+    cosine = keras.optimizers.schedules.CosineDecay
+    one, again, other = (same({"learning_rate": cosine(rate, 100)}) for rate in (0.1, 0.1, 0.2))
+    assert one == again != other
+    assert same({"learning_rate": lambda step: 0.1}) == same({"learning_rate": lambda step: 0.1})
+
+
+def test_another_model_in_the_directory(tmp_path: Path) -> None:
+    """The default directory is the same for all: what was found for one model is not the answer for another."""
+    project = state.Project(tmp_path)
+    project.save({"search": same({}), "trials": []})
+    assert known_trials(project, same({})) == []
+    with pytest.raises(ck.ConfigError, match=r"another model: '2 variables with 9 numbers'.*12 numbers"):
+        known_trials(project, same({}, units=4))
+    with pytest.raises(ck.ConfigError, match="another batch_size: 32, and this one has 16"):
+        known_trials(project, same({}, batch_size=16))
+
+
+def test_a_search_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Its file says nothing about the model."""
+    project, old = state.Project(tmp_path), same({})
+    for name in ("model", "batch_size", "validation_steps"):
+        del old[name]
+    project.save({"search": old, "trials": [TrialRecord(0, {"learning_rate": 0.1}, "completed", 0.5).to_json()]})
+    assert len(known_trials(project, same({}))) == 1
+
+
 @pytest.mark.slow
 def test_another_search_in_the_directory(tmp_path: Path) -> None:
     """Named, and untouched unless that is asked for."""
@@ -246,7 +285,7 @@ def test_kill_9(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         if kills < 12:
-            time.sleep(rng.uniform(0.5, 4))
+            time.sleep(rng.uniform(0.3, 2.5))
             child.send_signal(signal.SIGKILL)
             kills += 1
         out, errors = child.communicate()

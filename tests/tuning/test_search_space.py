@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import keras
 import keras_tuner
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 import capibara_keras as ck
 from capibara_keras.tuning import SearchSpace, sample
-from capibara_keras.tuning.search_space import Choice, Range
+from capibara_keras.tuning.domains import Choice, Range
+from capibara_keras.tuning.hypermodel import decoded, hyperparameters
+from capibara_keras.tuning.notation import read_dimension
 
 RANGES = [
     Range(1e-5, 1e-3, log=True),
@@ -79,10 +83,10 @@ def test_values_survive_keras_tuner(units: list[float]) -> None:
     """Also on the wire, where it holds only numbers, strings and booleans."""
     space = SearchSpace.parse(MIXED)
     values = space.values(units)
-    hp = space.hyperparameters(values)
-    assert space.decoded(hp.values) == values
+    hp = hyperparameters(space, values)
+    assert decoded(space, hp.values) == values
     wire = keras_tuner.HyperParameters.from_proto(hp.to_proto())
-    back = space.decoded(wire.values)
+    back = decoded(space, wire.values)
     assert back.keys() == values.keys()
     for name, value in values.items():
         assert back[name] == value if not isinstance(value, float) else back[name] == pytest.approx(value, rel=1e-6)
@@ -106,7 +110,26 @@ def test_a_hypermodel_asks_for_the_options_that_apply() -> None:
     assert values["momentum"] == 0.3 and values["nesterov"] and "beta1" not in values
 
 
-BAD = {
+def test_conditions_on_values_that_keras_tuner_cannot_hold() -> None:
+    """It gets their numbers, in conditions too."""
+    space = {"clipnorm": [None, 1.0, "choice"], "beta1": {"values": [0.8, 0.9, "uniform"], "when": {"clipnorm": None}}}
+    hp = keras_tuner.HyperParameters()
+    assert sample(hp, space) == {"clipnorm": None, "beta1": 0.8}
+    hp.values["beta1"] = 0.85
+    assert sample(hp, space)["beta1"] == 0.85
+    hp.values["clipnorm"] = 1
+    assert sample(hp, space) == {"clipnorm": 1.0}
+
+
+@pytest.mark.parametrize("value", [("bias",), np.float32(0.5), {"a": (1, 2)}], ids=str)
+def test_values_are_those_that_come_back_from_a_file(value: Any) -> None:
+    """Else a search that goes on would not find its own configurations in the space."""
+    choice = read_dimension("option", [value, None, "choice"]).domain
+    assert isinstance(choice, Choice)
+    assert [choice.position(json.loads(json.dumps(v))) for v in choice.values] == [0.25, 0.75]
+
+
+BAD: dict[str, tuple[Any, str]] = {
     "empty": ({}, "nothing to search"),
     "all fixed": ({"learning_rate": 0.1}, "nothing to search"),
     "not a dictionary": ([1, 2], "expected a dictionary"),
@@ -125,6 +148,26 @@ BAD = {
     "other algorithm's": ({"algorithm": "adam", "momentum": [0.1, 0.2, "uniform"]}, "belongs to algorithm sgd"),
     "unknown condition": ({"beta1": {"values": [0.1, 0.2, "uniform"], "when": {"x": 1}}}, "condition of beta1"),
     "bad condition": ({"beta1": {"value": [0.1, 0.2, "uniform"]}}, '"values": …, "when"'),
+    "condition on another value": (
+        {
+            "algorithm": ["adam", "sgd", "choice"],
+            "beta1": {"values": [0.1, 0.2, "uniform"], "when": {"algorithm": "lion"}},
+        },
+        "beta1: the condition algorithm='lion' never holds.*'adam', 'sgd'",
+    ),
+    "condition on a real number": (
+        {"beta2": [0.9, 0.99, "uniform"], "beta1": {"values": [0.1, 0.2, "uniform"], "when": {"beta2": 0.95}}},
+        "beta1: the condition beta2=0.95 never holds.*a range of reals",
+    ),
+    "the same twice": ({"algorithm": ["adam", "adam", "choice"]}, "received 'adam' twice"),
+    "no value twice": ({"gradient_clip_norm": [None, 1.0, None, "choice"]}, "received None twice"),
+    "no plain data": ({"learning_rate": [keras.optimizers.schedules.CosineDecay(1.0, 9), 0.1, "choice"]}, "in a file"),
+    "not finite": ({"gradient_clip_norm": [1.0, float("inf"), "choice"]}, "finite number.*received inf"),
+    "bool with values": ({"nesterov": [True, "bool"], "algorithm": "sgd"}, r'expected \["bool"\]'),
+    "two names": (
+        {"learning_rate": [0.1, 0.2, "log"], "lr": [0.1, 0.2, "log"]},
+        "search_space: learning_rate and lr are the same option",
+    ),
     "circle": (
         {
             "beta1": {"values": [0.1, 0.2, "uniform"], "when": {"beta2": 0.1}},

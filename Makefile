@@ -7,8 +7,8 @@ PROBE  := 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c $(PROBE) >/dev/null 2>&1 && { echo $$python; break; }; done)
 ARGS   ?=
-# One process per core; a file stays in one process, whose compiled functions its tests share.
-PARALLEL ?= -n auto --dist loadfile
+# One process per core. Each begins with its own half of the tests; the first to be done takes from the others.
+PARALLEL ?= -n auto --dist worksteal
 
 VENV   := .venv
 PY     := $(VENV)/bin/python

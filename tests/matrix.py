@@ -22,7 +22,7 @@ COMMON = ["h5py", "hypothesis", "keras-tuner", "matplotlib", "pytest", "scikit-l
 TESTS = [
     "tests/contract/test_fit.py",
     "tests/contract/test_private_names.py",
-    "tests/test_clipping.py",
+    "tests/clipping",
     "tests/test_stability.py",
 ]
 """What depends on Keras and TensorFlow most, in two minutes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from capibara_keras import errors
+from capibara_keras.warning import warn
 
 __all__ = ["JsonLines"]
 
@@ -44,7 +44,7 @@ class JsonLines:
                 self._file.flush()
             except OSError as error:
                 self._failed = True
-                warnings.warn(f"{self.path} ends here, the run goes on: {error}", stacklevel=2)
+                warn(f"{self.path} ends here, the run goes on: {error}")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is still in its buffer

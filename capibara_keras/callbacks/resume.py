@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.gate import Gate
 from capibara_keras.files import writable_directory
 from capibara_keras.resuming import ResumableData, archive, sources
+from capibara_keras.warning import warn
 
 __all__ = ["Resume"]
 
@@ -251,7 +251,7 @@ class Resume(Attach):
         try:
             archive.save(self.directory, description | {"position": position, "epochs": self._epochs}, arrays)
         except OSError as error:
-            warnings.warn(f"Resume: cannot save in {self.directory}, the run goes on without: {error}", stacklevel=2)
+            warn(f"Resume: cannot save in {self.directory}, the run goes on without: {error}")
 
     def _epochs_begun(self, epoch: int) -> bool:
         """Whether this is the first epoch of the run, or the one that it is resumed in: nothing new to save."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from capibara_keras import errors
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.files import writable_directory
 from capibara_keras.monitoring.report import Story, write_page
+from capibara_keras.warning import warn
 
 __all__ = ["TrainingReport"]
 
@@ -119,7 +119,7 @@ class TrainingReport(HealthMonitor):
         try:
             self.write(pictures)
         except errors.ConfigError as error:
-            warnings.warn(f"the page was not written, the run goes on: {error}", stacklevel=2)
+            warn(f"the page was not written, the run goes on: {error}")
 
     def _interrupted(self) -> None:
         """`fit` was left without `on_train_end`."""

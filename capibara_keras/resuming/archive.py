@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from capibara_keras.errors import CheckpointError
+from capibara_keras.warning import warn
 
 __all__ = ["FORMAT", "load", "read", "remove", "save", "write"]
 
@@ -108,7 +108,7 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
             problems.append(str(error))
             continue
         if problems:
-            warnings.warn(f"{problems[0]}: going on from {name}", stacklevel=2)
+            warn(f"{problems[0]}: going on from {name}")
         return found
     if problems:
         raise CheckpointError(f"no saved state can be read: {'; '.join(problems)}. Remove {folder} to start afresh")

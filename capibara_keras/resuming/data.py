@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from capibara_keras.errors import CheckpointError
 from capibara_keras.resuming.sources import Source
+from capibara_keras.warning import warn
 
 __all__ = ["ResumableData"]
 
@@ -57,9 +57,7 @@ class ResumableData(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         if index == UNWATCHED and not self.is_watched:
-            warnings.warn(
-                "the data of Resume are read without it, so nothing is saved: give fit callbacks=[resume]", stacklevel=2
-            )
+            warn("the data of Resume are read without it, so nothing is saved: give fit callbacks=[resume]")
         epoch, place = self.start
         number = epoch * self.steps + max(index, place)
         batch = self.source.batch(*divmod(number, self.steps))

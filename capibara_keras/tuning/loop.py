@@ -7,7 +7,6 @@ import math
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from capibara_keras.tuning.hypermodel import decoded
 from capibara_keras.tuning.oracle import Oracle
 from capibara_keras.tuning.runner import Runner
 from capibara_keras.tuning.state import Project
+from capibara_keras.warning import warn
 
 __all__ = ["Loop", "is_chief", "is_worker"]
 
@@ -82,7 +82,7 @@ class Loop(keras_tuner.engine.base_tuner.BaseTuner):
             except Exception as error:
                 failure, trial.status = error, "FAILED"
                 trial.message = traceback.format_exc(limit=-5)
-                warnings.warn(f"trial {trial.trial_id} failed: {type(error).__name__}: {error}", stacklevel=2)
+                warn(f"trial {trial.trial_id} failed: {type(error).__name__}: {error}")
             self.oracle.end_trial(trial)
         return failure
 

@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from capibara_keras.errors import ConfigError
 from capibara_keras.files import writable_directory, write_whole
+from capibara_keras.warning import warn
 
 __all__ = ["FORMAT", "Project"]
 
@@ -60,7 +60,7 @@ class Project:
                         f"{path}: is of format {state['format']!r}, and this version of capibara_keras reads {FORMAT}"
                     )
                 if path is self.backup:
-                    warnings.warn(f"{self.path} is damaged or missing: going on from {self.backup.name}", stacklevel=2)
+                    warn(f"{self.path} is damaged or missing: going on from {self.backup.name}")
                 return state
         if present:
             raise ConfigError(

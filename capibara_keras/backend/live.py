@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras import tree
 
 from capibara_keras.backend.bundles import bundles
+from capibara_keras.backend.primitives import Primitives
 from capibara_keras.backend.step import Step, changed
 from capibara_keras.types import Tensor
-
-if TYPE_CHECKING:
-    from capibara_keras.backend.tensorflow import TensorFlow
 
 __all__ = ["Live"]
 
@@ -29,7 +27,7 @@ class Live:
     where the caller compiles that too, they only save tracing.
     """
 
-    def __init__(self, backend: TensorFlow, step: Step) -> None:
+    def __init__(self, backend: Primitives, step: Step) -> None:
         self.backend, self.tf, self.jit = backend, backend.tf, step.jit
         self.fused, size = step.fused, len(step.variables.params)
         self.whole = step.fused and size <= WHOLE

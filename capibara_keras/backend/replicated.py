@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras import tree
 
+from capibara_keras.backend.primitives import Primitives
 from capibara_keras.backend.step import Extra, Grads, Step, changed
 from capibara_keras.types import Scalar, Tensor
-
-if TYPE_CHECKING:
-    from capibara_keras.backend.tensorflow import TensorFlow
 
 __all__ = ["Replicated"]
 
@@ -20,7 +18,7 @@ class Replicated:
     """An update under a `tf.distribute` strategy: one all-reduce, and every replica computes the same update from
     the same sums. Its methods run in the cross-replica context; only there may a collective be conditional."""
 
-    def __init__(self, backend: TensorFlow, step: Step, extra: Extra) -> None:
+    def __init__(self, backend: Primitives, step: Step, extra: Extra) -> None:
         self.backend, self.tf, self.step, self.extra = backend, backend.tf, step, extra
 
     def apply(self, strategy: Any, *grads: Tensor | None) -> None:

@@ -11,7 +11,7 @@ from keras import ops
 
 import capibara_keras as ck
 from tests.groups.common import named, nested, rates
-from tests.models import values
+from tests.models import regression, regressor, values
 
 PATHS = [
     "model/embedding/embeddings",
@@ -111,6 +111,14 @@ def test_a_rate_of_zero_freezes_a_variable() -> None:
 def test_a_pattern_that_matches_nothing_is_named(options: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match=r"patterns that match no variable: 'haed'\. Variables: model/embedding"):
         rates(named(*PATHS), **options)
+
+
+def test_a_warning_is_about_the_line_that_calls_fit() -> None:
+    """Not about one of this package's, or of Keras', in between."""
+    model = regressor(ck.SGD(0.1, differential_learning_rates={"haed": 3.0}))
+    with pytest.warns(UserWarning, match="patterns that match no variable") as caught:
+        model.fit(*regression(), batch_size=64, verbose=0)
+    assert [w.filename for w in caught if "patterns" in str(w.message)] == [__file__]
 
 
 def test_patterns_for_frozen_layers_are_no_mistake() -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.health [--half tuning|held-out] [--case NAME] [--json FILE]`: train, judge, print the table."""
+"""`python -m benchmarks.health [--half tuning|held-out|blind] [--case NAME] [--json FILE]`: train, judge, print the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 
-from benchmarks.health.cases import CASES, Case
+from benchmarks.health.case import Case
+from benchmarks.health.cases import CASES
 from benchmarks.health.recording import Recording, record
 from benchmarks.health.scoring import Run, Score, replay, replay_autotrainer, score
 from benchmarks.health.tasks import SEEDS, TASKS

@@ -24,9 +24,9 @@ from capibara_keras.monitoring.report.smoothing import smoothed
 from tests.models import classifier, digits
 
 
-def told(updates: int, loss=lambda t: math.exp(-t / 50) + 0.1, layers: int = 3) -> Story:
+def told(updates: int, loss=lambda t: math.exp(-t / 50) + 0.1, layers: int = 3, name: str = "block") -> Story:
     """A story with numbers for all panels."""
-    paths = tuple(f"model/block_{i}/kernel" for i in range(layers))
+    paths = tuple(f"model/{name}_{i}/kernel" for i in range(layers))
     subject, story = Subject(paths, ((4, 4),) * layers), Story(())
     rng = np.random.default_rng(0)
     for t in range(updates):
@@ -163,10 +163,11 @@ def test_a_single_update_can_be_seen() -> None:
 
 
 def test_legends_hide_nothing() -> None:
-    figure = draw(told(300, layers=60), "")
+    figure = draw(told(300, layers=60, name="a_name_that_is_longer_than_most"), "")
     figure.canvas.draw()
     boxes = [(a.get_window_extent(), a.get_legend().get_window_extent()) for a in figure.axes if a.get_legend()]
     assert len(boxes) >= 5 and not any(axes.overlaps(legend) for axes, legend in boxes)
+    assert min(axes.width for axes, _ in boxes) > 0.2 * figure.bbox.width
 
 
 def test_a_loss_that_was_never_finite_for_long_diverges() -> None:

@@ -29,15 +29,16 @@ def gradient_panel(axes: Any, story: Story) -> None:
     known = np.isfinite(norm) & (norm > 0)
     if not known.any():
         return unknown(axes, "Norm of the gradient", "no finite one was recorded")
-    low, high = band(norm[known])
-    axes.fill_between(x[known], low, high, color=BLUE, alpha=0.2, linewidth=0, label="10 to 90 % nearby")
+    if known.sum() >= 2 * FEWEST:
+        low, high = band(norm[known])
+        axes.fill_between(x[known], low, high, color=BLUE, alpha=0.2, linewidth=0, label="10 to 90 % nearby")
     line(axes, x[known], norm[known], BLUE, "before clipping", linewidth=0.9)
     limit = story.series("clip_threshold")
     if np.isfinite(limit).any():
         line(axes, x, limit, GREEN, "limit", linestyle="--")
     clipped = known & (story.series("clipped") > 0.5)
     if clipped.any():
-        dots = {"markersize": 4, "alpha": 0.5, "zorder": 1, "markeredgewidth": 0}
+        dots = {"markersize": 2.5, "alpha": 0.7, "zorder": 3, "markeredgewidth": 0}
         axes.plot(x[clipped], norm[clipped], "o", color=ORANGE, label="clipped", **dots)
     rug(axes, x, np.isinf(story.series("gradient_high")) | (story.series("skipped") > 0), "not finite, skipped")
     scale(axes, norm[known], limit)
@@ -58,9 +59,9 @@ def layers_panel(axes: Any, story: Story) -> None:
     shown = axes.imshow(image, aspect="auto", extent=extent, vmin=low, vmax=top, interpolation="nearest")
     step = max(1, -(-n // NAMED))
     axes.set_yticks(range(0, n, step), short_names(story.layers)[::step])
-    what = f"log10 of {story.gradient_unit}" + (" (white: 0, or not known)" if np.isnan(image).any() else "")
-    axes.figure.colorbar(shown, ax=axes, label=what, pad=0.01)
-    labels(axes, "Gradient by layer (input at the top)", "", grid=False)
+    axes.figure.colorbar(shown, ax=axes, label=f"log10 of {story.gradient_unit}", pad=0.01)
+    blank = "; white: 0 or unknown" if np.isnan(image).any() else ""
+    labels(axes, f"Gradient by layer (input at the top{blank})", "", grid=False)
 
 
 def histogram_panel(axes: Any, story: Story) -> None:
@@ -69,7 +70,7 @@ def histogram_panel(axes: Any, story: Story) -> None:
 
     early, late = (np.array([x for x in norms if x > 0]) for norms in story.then_and_now())
     if len(early) < FEWEST or len(late) < FEWEST:
-        return unknown(axes, "Gradient norms, then and now", f"fewer than {2 * FEWEST} finite ones")
+        return unknown(axes, "Gradient norms, then and now", f"fewer than {2 * FEWEST} finite norms")
     both = np.concatenate([early, late])
     low, high = float(both.min()), float(max(both.max(), 1.01 * both.min()))
     logarithmic = spans(both)

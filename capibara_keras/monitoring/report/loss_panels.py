@@ -94,8 +94,9 @@ def text_panel(axes: Any, story: Story) -> None:
     serious = [alert for alert in story.alerts if alert.level != "info"]
     counts = (_counted(len(serious), "alert"), _counted(len(story.alerts) - len(serious), "hint"))
     lines.append(", ".join(counts) if story.alerts else "No alerts.")
-    newest = sorted(serious, key=lambda alert: (alert.level != "critical", -alert.step))
-    for alert in newest[:TOLD]:
+    critical = sorted((a for a in serious if a.level == "critical"), key=lambda a: a.step)  # the first may cause others
+    others = sorted((a for a in serious if a.level != "critical"), key=lambda a: -a.step)
+    for alert in [*critical, *others][:TOLD]:
         lines += _told(alert)
     text = "\n".join(text if len(text) < WIDE + 2 else text[: WIDE - 1] + "…" for text in lines[:24])
     axes.text(0, 0.97, text, va="top", ha="left", fontsize=9, family="monospace", transform=axes.transAxes)
@@ -105,7 +106,7 @@ def _convergence(story: Story) -> Iterator[str]:
     """How the loss converges, in updates."""
     found, stride = verdict(story), story.stride
     if found is None or found.status == "undetermined":
-        yield f"loss: not known with fewer than {FEWEST} finite ones"
+        yield f"loss: fewer than {FEWEST} finite ones, too few to say"
         return
     yield f"loss: {found.status}"
     if found.status == "converging":

@@ -45,7 +45,7 @@ def draw(story: Story, title: str) -> Any:
         axes.tick_params(labelsize=8)
         if axes.get_xlabel() == UPDATE:
             axes.set_xlim(*_reach(story))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     return figure
 
 

@@ -21,6 +21,9 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 DATED = 4
 """Kinds of alerts that have a line of their own."""
 
+AXES_WIDTH, BELOW = 310.0, 30.0
+"""In points: how wide the axes of the page are, and how far below them a legend begins, behind ticks and label."""
+
 DECADES = 20.0
 """Positive numbers that span more than this factor are shown on a log axis."""
 
@@ -32,8 +35,28 @@ def labels(axes: Any, title: str, ylabel: str, *, xlabel: str = UPDATE, grid: bo
     if grid:
         axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
-        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.13), "borderaxespad": 0.0}
-        axes.legend(fontsize=7.5, ncols=3, frameon=False, columnspacing=1.0, handlelength=1.6, **place)
+        _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """As many columns as fit below the axes: a wider one would have the layout narrow them."""
+    from matplotlib.transforms import ScaledTranslation
+
+    size = 7.5
+    longest = max(map(len, axes.get_legend_handles_labels()[1]))
+    columns = int(AXES_WIDTH / (3.5 * size + 0.56 * size * longest))  # handle and gaps, and letters of mean width
+    below = axes.transAxes + ScaledTranslation(0, -BELOW / 72, axes.figure.dpi_scale_trans)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=below,
+        borderaxespad=0.0,
+        fontsize=size,
+        ncols=min(max(columns, 1), 4),
+        frameon=False,
+        columnspacing=1.0,
+        handlelength=1.6,
+    )
 
 
 def unknown(axes: Any, title: str, why: str) -> None:
@@ -47,8 +70,8 @@ def unknown(axes: Any, title: str, why: str) -> None:
 def line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, **style: Any) -> None:
     """What is known, joined over what is not; a single point is a dot."""
     keep = np.isfinite(y)
-    marker = "o" if keep.sum() == 1 else ""
-    axes.plot(x[keep], y[keep], color=colour, label=label, marker=marker, markersize=4, **style)
+    dot = {"marker": "o", "markersize": 4, "clip_on": False} if keep.sum() == 1 else {}
+    axes.plot(x[keep], y[keep], color=colour, label=label, **dot, **style)
 
 
 def rug(axes: Any, x: np.ndarray, where: np.ndarray, label: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.health [--half tuning|held-out] [--case NAME] [--json FILE]`: train, judge, print the table."""
+"""`python -m benchmarks.health [--half NAME] [--case NAME] [--json FILE]`: train, judge, print the table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 
-from benchmarks.health.cases import CASES, Case
+from benchmarks.health.case import Case
+from benchmarks.health.cases import CASES
 from benchmarks.health.recording import Recording, record
 from benchmarks.health.scoring import Run, Score, replay, replay_autotrainer, score
 from benchmarks.health.tasks import SEEDS, TASKS
+from capibara_keras.files import write_whole
 
 
 def main() -> None:
@@ -70,9 +72,7 @@ def recorded(case: Case, task: str, seed: int, folder: Path | None) -> Recording
     result = record(case.make(TASKS[task], seed), seed)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        temporary.write_bytes(pickle.dumps(result))
-        temporary.replace(path)
+        write_whole(path, lambda file: file.write_bytes(pickle.dumps(result)))
     return result
 
 
@@ -125,9 +125,7 @@ def write(judged: dict[str, list[Run]], path: Path) -> None:
             rows.append(
                 {"by": name, "case": run.case.name, "task": run.task, "seed": run.seed, "alerts": alerts, **labels}
             )
-    temporary = path.with_name(f".partial-{path.name}")
-    temporary.write_text(json.dumps(rows, indent=1))
-    temporary.replace(path)
+    write_whole(path, lambda file: file.write_text(json.dumps(rows, indent=1)))
 
 
 if __name__ == "__main__":

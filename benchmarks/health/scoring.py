@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.health.autotrainer import MEANING, judge
-from benchmarks.health.cases import Case
+from benchmarks.health.case import Case
 from benchmarks.health.recording import Recording
 from capibara_keras.monitoring import Alert, HealthRule, Monitor
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from capibara_keras.monitoring.plots import BLUE, ORANGE, RED
+from capibara_keras.monitoring.palette import BLUE, ORANGE, RED
 
 __all__ = ["NO_PATH", "draw_line", "draw_plane"]
 

@@ -1,7 +1,6 @@
 """Figures of a training: for each type first the numbers, then the drawing.
 
-Colours are those of Okabe and Ito 2008, which people who confuse colours can tell apart; marks differ in shape too.
-matplotlib is used without pyplot, so that nothing global changes and no window opens.
+Marks differ in shape as well as in colour.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import numpy as np
 
 from capibara_keras import errors
 from capibara_keras.files import writable_directory, write_whole
+from capibara_keras.monitoring.palette import BLUE, GREEN, LEVEL_COLOURS, ORANGE, PURPLE, RED
 from capibara_keras.monitoring.reader import TrainingHistory, read
 
 __all__ = ["PLOTS", "generate"]
 
 Numbers = dict[str, np.ndarray]
 
-BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-LEVEL_COLOURS = {"info": "#999999", "warning": ORANGE, "critical": RED}
 LISTED = 5
 """Kinds of alerts that the legend names."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from capibara_keras.monitoring.plots import BLUE, GREEN, ORANGE, RED
+from capibara_keras.monitoring.palette import BLUE, GREEN, GREY, ORANGE, RED
 
 __all__ = ["draw"]
 
@@ -15,9 +15,7 @@ def draw(figure: Any, test: Any) -> None:
     """Losses, the smoothed loss, and upright lines at the two rates."""
     axes = figure.subplots()
     finite, known = np.isfinite(test.losses), np.isfinite(test.smoothed)
-    axes.plot(
-        test.rates[finite], test.losses[finite], ".", color="#999999", markersize=4, label="loss after the update"
-    )
+    axes.plot(test.rates[finite], test.losses[finite], ".", color=GREY, markersize=4, label="loss after the update")
     if np.isfinite(test.largest_stable):
         axes.plot(test.rates[known], test.smoothed[known], "-", color=BLUE, linewidth=1.6, label="smoothed")
     if not finite.all():

@@ -15,7 +15,7 @@ import numpy as np
 from capibara_keras import errors
 from capibara_keras.monitoring.alerts import Alert
 
-__all__ = ["TrainingHistory", "read"]
+__all__ = ["TrainingHistory", "read", "records"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,12 @@ def read(source: Any) -> TrainingHistory:
     )
 
 
+def records(source: Any) -> list[Mapping[str, Any]]:
+    """The records of a file or a list, one for each point of `read`, without alerts; none of another source."""
+    rows = _lines(Path(source)) if isinstance(source, (str, Path)) else source if isinstance(source, list) else []
+    return [row for row in rows if "alert" not in row]
+
+
 def _lines(path: Path) -> list[Any]:
     """The objects of a file."""
     try:
@@ -111,9 +117,9 @@ def _rows(rows: Sequence[Any]) -> TrainingHistory:
         if not isinstance(row, Mapping):
             raise errors.ConfigError(f"metrics_history[{i}]: expected a record, received {type(row).__name__}")
     alerts = tuple(_alert(row["alert"]) for row in rows if "alert" in row)
-    records = [row for row in rows if "alert" not in row]
-    names = [name for name in ("update", *SERIES) if any(name in row for row in records)]
-    return _columns({name: [row.get(name) for row in records] for name in names}, "update", alerts)
+    points = [row for row in rows if "alert" not in row]
+    names = [name for name in ("update", *SERIES) if any(name in row for row in points)]
+    return _columns({name: [row.get(name) for row in points] for name in names}, "update", alerts)
 
 
 def _columns(columns: Mapping[str, Any], unit: str, alerts: tuple[Alert, ...] = ()) -> TrainingHistory:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from capibara_keras.monitoring import figures
-from capibara_keras.monitoring.plots import BLUE, GREEN, ORANGE
+from capibara_keras.monitoring.palette import BLUE, GREEN, ORANGE
 from capibara_keras.records import Record
 
 __all__ = ["ScheduleCurve"]

@@ -16,13 +16,17 @@ from matplotlib.figure import Figure
 import capibara_keras as ck
 from capibara_keras.monitoring import Alert, Observation, Subject
 from capibara_keras.monitoring.report import Story, write_page
-from capibara_keras.monitoring.report.panels import _names, _smoothed, draw, histogram_panel, verdict
+from capibara_keras.monitoring.report.gradient_panels import histogram_panel
+from capibara_keras.monitoring.report.loss_panels import verdict
+from capibara_keras.monitoring.report.names import short_names
+from capibara_keras.monitoring.report.panels import draw
+from capibara_keras.monitoring.report.smoothing import smoothed
 from tests.models import classifier, digits
 
 
-def told(updates: int, loss=lambda t: math.exp(-t / 50) + 0.1, layers: int = 3) -> Story:
+def told(updates: int, loss=lambda t: math.exp(-t / 50) + 0.1, layers: int = 3, name: str = "block") -> Story:
     """A story with numbers for all panels."""
-    paths = tuple(f"model/block_{i}/kernel" for i in range(layers))
+    paths = tuple(f"model/{name}_{i}/kernel" for i in range(layers))
     subject, story = Subject(paths, ((4, 4),) * layers), Story(())
     rng = np.random.default_rng(0)
     for t in range(updates):
@@ -52,7 +56,7 @@ def test_what_happened_once_is_still_there_after_very_many_updates() -> None:
     assert len(story.series("loss")) <= 2000 and story.stride == 8
     assert np.nanmax(story.series("loss_high")) == 50.0
     assert story.series("update")[-1] == 8999
-    assert len(story.early) == len(story.late) == 100
+    assert [len(norms) for norms in story.then_and_now()] == [100, 100]
     assert story.by_layer("gradient").shape == (3, len(story.series("loss")))
     assert np.allclose(story.by_layer("silent"), 0.25)
 
@@ -114,9 +118,9 @@ def test_many_layers_are_a_range() -> None:
 
 def test_long_names_of_layers_differ() -> None:
     blocks = [f"language_model/transformer_encoder_block_{i:02d}/attention/query_projection" for i in range(60)]
-    assert "07" in _names(blocks)[7]
+    assert "07" in short_names(blocks)[7]
     for layers in (blocks, ["a", "a/b", "b"], [f"{'x' * 40}{c}{'y' * 40}" for c in "pqr"], ["only/one"]):
-        names = _names(layers)
+        names = short_names(layers)
         assert len(set(names)) == len(layers) and max(map(len, names)) <= 24
 
 
@@ -128,8 +132,56 @@ def test_one_infinite_loss_hides_no_other() -> None:
 
 def test_a_spike_does_not_lift_the_smoothed_loss() -> None:
     losses = [1e5 if 3 <= t < 8 else 1.0 for t in range(200)]
-    smooth = _smoothed(np.array(losses))
+    smooth = smoothed(np.array(losses))
     assert smooth[60] < 2.0
+
+
+def test_a_smoothed_loss_lies_on_a_steep_one() -> None:
+    """Also at its ends, and where the last batch is the small one of an epoch."""
+    t = np.arange(1500)
+    assert np.allclose(smoothed(3.4 - t / 100)[[0, 50, -1]], (3.4 - t / 100)[[0, 50, -1]], atol=0.03)
+    assert smoothed(np.where(t % 5 == 4, 0.0, 1.0))[-1] > 0.9
+
+
+@pytest.mark.parametrize("updates", [25, 100, 150, 199, 200, 350])
+def test_then_and_now_share_no_update(updates: int) -> None:
+    story = Story(())
+    for t in range(updates):
+        story.add(Observation(t, gradient_norm=1.0 + t))
+    then, now = story.then_and_now()
+    n = min(updates // 2, 100)
+    assert then[:n] == [1.0 + t for t in range(n)] and now[-n:] == [1.0 + t for t in range(updates - n, updates)]
+    assert not set(then) & set(now)
+
+
+def test_a_single_update_can_be_seen() -> None:
+    figure = draw(told(1), "")
+    dots = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "o"]
+    assert len(dots) >= 5
+    figure.canvas.draw()
+    assert {t.get_text() for t in figure.axes[0].get_xticklabels()} == {"0", "1"}
+
+
+def test_legends_hide_nothing() -> None:
+    figure = draw(told(300, layers=60, name="a_name_that_is_longer_than_most"), "")
+    figure.canvas.draw()
+    boxes = [(a.get_window_extent(), a.get_legend().get_window_extent()) for a in figure.axes if a.get_legend()]
+    assert len(boxes) >= 5 and not any(axes.overlaps(legend) for axes, legend in boxes)
+    assert min(axes.width for axes, _ in boxes) > 0.2 * figure.bbox.width
+
+
+def test_a_loss_that_was_never_finite_for_long_diverges() -> None:
+    story = told(100, lambda t: 10.0**t if t < 4 else math.inf)
+    assert "loss: diverging" in texts(draw(story, ""))
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_not_finite_have_no_change() -> None:
+    subject, story = Subject(("a/kernel",), ((2, 2),)), Story(())
+    bad = np.array([np.inf])
+    story.take([Observation(0, gradient_norms=bad, parameter_norms=bad, update_norms=bad)], subject, np.zeros(1))
+    assert np.isnan(story.by_layer("change")).all() and np.isnan(story.by_layer("silent")).all()
+    draw(story, "")
 
 
 def test_a_floor_far_away_is_not_drawn() -> None:
@@ -254,7 +306,7 @@ def test_ticks_of_the_histogram(low: float, high: float) -> None:
     norms = np.geomspace(low, high, 100)
     figure = Figure()
     axes = figure.subplots()
-    histogram_panel(axes, SimpleNamespace(early=norms, late=norms))
+    histogram_panel(axes, SimpleNamespace(then_and_now=lambda: (norms, norms)))
     figure.canvas.draw()
     limits = axes.get_xlim()
     shown = [label.get_text() for label in axes.get_xticklabels() if limits[0] <= label.get_position()[0] <= limits[1]]

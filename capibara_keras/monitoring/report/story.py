@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from capibara_keras.monitoring.alerts import Alert
 from capibara_keras.monitoring.observation import Observation, Subject
-from capibara_keras.monitoring.reader import read
+from capibara_keras.monitoring.reader import read, records
+from capibara_keras.monitoring.report.layer_tables import BY_LAYER, observed, recorded
 
 __all__ = ["Story"]
 
@@ -48,10 +48,6 @@ MERGED: dict[str, Callable[[np.ndarray], Any]] = {
 NUMBERS = ("loss", "learning_rate", "gradient_norm", "parameter_norm", "update_norm", "clip_threshold")
 """What is read of a history."""
 
-BY_LAYER = ("gradient", "parameter", "change", "silent")
-"""Per layer: root mean square of the gradient's entries, norm of the weights, change as a share of that norm, share
-of units without a gradient."""
-
 
 class Story:
     """A training from its first update to now, in rows that each stand for 1, 2, 4, … updates.
@@ -61,7 +57,6 @@ class Story:
 
     Attributes:
         validation: (update, loss) of each validation.
-        early: norms of the first gradients; `late` those of the last.
         stride: updates that a row stands for.
         gradient_unit: of the series "gradient": "L2 norm" of a file, which does not know how large a layer is.
 
@@ -79,8 +74,7 @@ class Story:
         self.gradient_unit = "root mean square"
         self.validation: list[tuple[float, float]] = []
         self.alerts: list[Alert] = []
-        self.early: list[float] = []
-        self.late: list[float] = []
+        self._norms, self._early, self._late = 0, list[float](), deque[float](maxlen=EARLY)
         self._rows: list[list[float]] = []
         self._by_layer: list[np.ndarray] = []
         self._open: list[tuple[list[float], np.ndarray]] = []
@@ -93,14 +87,13 @@ class Story:
             ConfigError: as `generate_training_plots`.
         """
         history = read(source)
-        found = _layers_of(source)
-        story = cls(tuple(found[0]) if found else ())
+        layers, tables = recorded(records(source))
+        story = cls(layers)
         story.gradient_unit = "L2 norm"
         for i in range(len(history.step)):
             values: dict[str, Any] = {name: float(getattr(history, name)[i]) for name in NUMBERS}
             values |= {name: bool(getattr(history, name)[i] == 1) for name in ("clipped", "skipped")}
-            layers = found[1][i] if found and i < len(found[1]) else None
-            story.add(Observation(int(history.step[i]), **values), layers)
+            story.add(Observation(int(history.step[i]), **values), tables[i] if layers else None)
         story.alerts = list(history.alerts)
         return story
 
@@ -117,9 +110,10 @@ class Story:
         self._open.append((row, unknown if layers is None else layers))
         self.updates += 1
         if math.isfinite(norm):
-            if len(self.early) < EARLY:
-                self.early.append(norm)
-            self.late = [*self.late[-EARLY + 1 :], norm]
+            self._norms += 1
+            if len(self._early) < EARLY:
+                self._early.append(norm)
+            self._late.append(norm)
         if len(self._open) == self.stride:
             self._close()
 
@@ -128,6 +122,14 @@ class Story:
         self.validation.append((update, loss))
         if len(self.validation) >= 2 * ROWS:
             self.validation = self.validation[::2]
+
+    def then_and_now(self) -> tuple[list[float], list[float]]:
+        """Finite norms of the gradient: the first 100 and the last 100; of fewer than 200 the halves."""
+        early, late = self._early, list(self._late)
+        if self._norms >= 2 * EARLY:
+            return early, late
+        known = [*early, *late[len(early) + len(late) - self._norms :]]
+        return known[: self._norms // 2], known[self._norms // 2 :]
 
     def series(self, name: str) -> np.ndarray:
         """A series of `MERGED`, one number per row; `nan` where it is not known, `inf` where it was not finite."""
@@ -151,7 +153,7 @@ class Story:
             self.layers = subject.layers
         same = subject.layers == self.layers
         for x in observations:
-            self.add(x, _layer_table(x, subject, silent) if same else None)
+            self.add(x, observed(x, subject, silent) if same else None)
 
     def _close(self) -> None:
         self._rows.append(_merged([row for row, _ in self._open]))
@@ -162,19 +164,6 @@ class Story:
             self._rows = [_merged(self._rows[i : i + 2]) for i in pairs]
             self._by_layer = [_mean(self._by_layer[i : i + 2]) for i in pairs]
             self.stride *= 2
-
-
-def _layer_table(x: Observation, subject: Subject, silent: np.ndarray | None) -> np.ndarray:
-    """`BY_LAYER` of one update."""
-    nothing = np.full(len(subject.layers), np.nan)
-    gradient, parameter, change = (
-        subject.by_layer(norms) if len(norms) else nothing
-        for norms in (x.gradient_norms, x.parameter_norms, x.update_norms)
-    )
-    usable = parameter > 1e-12 * np.sqrt(subject.sizes)
-    share = np.divide(change, parameter, out=nothing.copy(), where=usable & subject.matrices)
-    rms = gradient / np.sqrt(np.maximum(subject.sizes, 1))
-    return np.stack([rms, parameter, share, nothing if silent is None else silent])
 
 
 def _merged(rows: Sequence[Sequence[float]]) -> list[float]:
@@ -193,36 +182,3 @@ def _mean(tables: Sequence[np.ndarray]) -> np.ndarray:
     count = known.sum(axis=0)
     total = np.where(known, stacked, 0.0).sum(axis=0)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _layers_of(source: Any) -> tuple[list[str], list[np.ndarray]] | None:
-    """Names of layers and their tables, from rows that have them, as `HealthMonitor` writes."""
-    rows: list[Any] = []
-    if isinstance(source, (str, Path)):
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the last line, which is not whole yet
-    elif isinstance(source, list):
-        rows = source
-    rows = [row for row in rows if isinstance(row, Mapping) and "alert" not in row]
-    names = list(dict.fromkeys(name for row in rows for name in row.get("layers") or {}))
-    if not names:
-        return None
-    tables = []
-    for row in rows:
-        values = np.full((len(BY_LAYER), len(names)), np.nan)
-        for k, name in enumerate(names):
-            norms = (row.get("layers") or {}).get(name, {})
-            gradient, parameter, change = (
-                _number(norms.get(f"{kind}_norm")) for kind in ("gradient", "parameter", "update")
-            )
-            values[:3, k] = gradient, parameter, change / parameter if parameter > 0 else math.nan
-        tables.append(values)
-    return names, tables
-
-
-def _number(x: Any) -> float:
-    return math.nan if x is None else float(x)

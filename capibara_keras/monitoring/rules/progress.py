@@ -1,0 +1,152 @@
+"""A loss that does not fall: too slowly, not yet, never, or no longer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.rules.rule import Finding, HealthRule
+from capibara_keras.monitoring.statistics import block_medians, median, slope_interval
+
+__all__ = ["RULES"]
+
+LATE, LEARNED = 500, 200
+"""Updates before a loss at the baseline is more than a late start, and losses whose mean is compared with it. Healthy
+small trainings left the baseline as late as update 280."""
+
+EXPLAINED = (
+    "slow_progress",
+    "lr_zero",
+    "no_gradient",
+    "dead_units",
+    "symmetric_units",
+    "gradient_vanishing",
+    "fp16_underflow",
+    "adam_epsilon_dominant",
+    "weight_decay_dominant",
+    "clipping_saturated",
+    "update_ratio_high",
+    "bad_init",
+)
+"""Rules that say why nothing is learned."""
+
+
+def slow(history: History, limit: float) -> Finding | None:
+    """Hardly anything gained in 100 updates, and updates that are small beside the weights."""
+    if len(history.losses) < 100 or len(history.layer_changes) < 5 or _trained(history):
+        return None
+    gain = (history.early_loss - median(history.losses.last(30))) / max(abs(history.early_loss), 1e-300)
+    ratios = typical_ratios(history, 50)
+    usual = median(ratios[~np.isnan(ratios)])
+    if not (gain < limit and 0 < usual < 1e-4):
+        return None
+    return Finding(gain, (), {"layer": "loss", "ratio": usual, "rate": history.latest.learning_rate * 10})
+
+
+def not_yet_learning(history: History, limit: float) -> Finding | None:
+    """After 100 updates the loss is no better than that of a model which knows nothing. So is that of a healthy one
+    that begins late: while the weights find the first feature that helps, nothing shows in the loss."""
+    baseline = history.subject.baseline_loss
+    if math.isnan(baseline) or not 100 <= history.losses.count < LATE or _trained(history):
+        return None
+    now = median(history.losses.last(30))
+    if not now > limit * min(baseline, history.first_loss):
+        return None
+    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
+
+
+def not_learning(history: History, limit: float) -> Finding | None:
+    """After 500 updates still not. The mean of many losses is compared, which a baseline is the expectation of: noise
+    of batches hides a weak signal from anything shorter."""
+    baseline = history.subject.baseline_loss
+    if math.isnan(baseline) or history.losses.count < LATE or _trained(history):
+        return None
+    now = float(history.losses.last(LEARNED).mean())
+    if not now > limit * baseline:
+        return None
+    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
+
+
+def plateau(history: History, limit: float) -> Finding | None:
+    """The loss has stopped falling."""
+    losses = history.losses.last(150)
+    if len(losses) < 150:
+        return None
+    blocks, drop = block_medians(losses, 15), history.first_loss - history.best_loss
+    low, high = slope_interval(blocks)
+    gain = float(blocks[:3].mean() - blocks[-3:].mean())
+    if not (low <= 0 <= high or (drop > 0 and gain < limit * drop)):
+        return None
+    return Finding(gain / drop if drop > 0 else 0.0, (), {"layer": "loss", "loss": float(blocks[-1]), "drop": drop})
+
+
+def _trained(history: History) -> bool:
+    """Whether training began with a model that knew much already; or with a negative loss and no baseline, where a
+    share of the loss says nothing."""
+    return history.first_loss < 0.7 * float(np.nan_to_num(history.subject.baseline_loss, nan=0.0))
+
+
+RULES = (
+    HealthRule(
+        "slow_progress",
+        "warning",
+        slow,
+        limit=0.05,
+        message="the loss fell by {value:.1%} in all, and each update changes the median layer by {ratio:.1e} of its "
+        "norm",
+        suggestion="raise the learning rate 10 times, to {rate:.1e}",
+        needs="loss",
+        hold=3,
+        every=10,
+        causes=(
+            "lr_zero",
+            "no_gradient",
+            "adam_epsilon_dominant",
+            "fp16_underflow",
+            "clipping_saturated",
+            "dead_units",
+            "update_ratio_high",
+        ),
+    ),
+    HealthRule(
+        "late_start",
+        "info",
+        not_yet_learning,
+        limit=0.97,
+        message="the loss is {loss:.3g}; a model that knows nothing has {baseline:.3g}",
+        suggestion="wait until update {late}: some tasks start late; a warmup of 100 updates and clipping at 1.0 help "
+        "the start",
+        needs="loss",
+        hold=5,
+        every=10,
+        causes=EXPLAINED,
+    ),
+    HealthRule(
+        "no_learning",
+        "warning",
+        not_learning,
+        limit=0.99,
+        message="the loss is {loss:.3g} after more than {late} updates; a model that knows nothing has {baseline:.3g}",
+        suggestion="check that labels belong to their inputs and that layers are trainable; try the learning rate 10 "
+        "times higher and 10 times lower",
+        needs="loss",
+        hold=3,
+        every=10,
+        causes=EXPLAINED,
+    ),
+    HealthRule(
+        "loss_plateau",
+        "info",
+        plateau,
+        limit=0.005,
+        message="the loss has stayed near {loss:.3g} for 150 updates, after a gain of {drop:.3g}",
+        suggestion="if that is not good enough, lower the learning rate 10 times or enlarge the model",
+        needs="loss",
+        hold=2,
+        every=20,
+        causes=("slow_progress", "late_start", "no_learning"),
+    ),
+)

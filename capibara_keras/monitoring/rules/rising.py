@@ -1,0 +1,110 @@
+"""A loss that is far above where it was, or where it should be: divergence, spikes, a bad start."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.rules.rule import Finding, HealthRule
+from capibara_keras.monitoring.statistics import deviation, median
+
+__all__ = ["RULES"]
+
+TAIL, TAIL_LOSSES = 3, 300
+"""A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
+long tails, of a few hard examples."""
+
+
+def divergence(history: History, limit: float) -> Finding | None:
+    """The loss is `limit` times what it was at the start, and at its best."""
+    if len(history.losses) < 16:
+        return None
+    now, start, best = median(history.losses.last(8)), history.first_loss, history.best_loss
+    positive = start > 0 and best >= 0
+    scale = float(np.fmax(abs(start), history.subject.baseline_loss)) if positive else abs(start - best)
+    if not (now > limit * scale and now > limit * best if positive else now - best > limit * scale > 0):
+        return None
+    numbers = {"layer": "loss", "loss": now, "start": start, "best": best}
+    return Finding(now / scale, (), numbers | {"rate": history.latest.learning_rate / 10})
+
+
+def spike(history: History, limit: float) -> Finding | None:
+    """One loss far above those before it; one that has been rising for a while is no spike."""
+    losses = history.losses.last(51)
+    if len(losses) <= 30:
+        return None
+    loss, before = float(losses[-1]), losses[:-1]
+    highest = float(before.max())
+    if loss <= highest:  # nearly always: what follows costs more
+        return None
+    usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
+    if loss - usual <= TAIL * (highest - usual):
+        return None
+    scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
+    if not (loss - usual > limit * step and loss - usual > 0.5 * scale) or _usual_in_logarithms(
+        losses, usual, limit / 2
+    ):
+        return None
+    if loss - usual <= TAIL * _excesses(history.losses.before(TAIL_LOSSES)).max(initial=0.0):
+        return None
+    return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
+
+
+def _excesses(losses: np.ndarray, window: int = 30) -> np.ndarray:
+    """How far each loss is above the median of those before it."""
+    if len(losses) <= window:
+        return np.zeros(0)
+    before = np.lib.stride_tricks.sliding_window_view(losses[:-1], window)
+    return losses[window:] - np.median(before, axis=1)
+
+
+def _usual_in_logarithms(losses: np.ndarray, usual: float, limit: float) -> bool:
+    """Near 0, losses scatter by factors: a jump that is far in units may be no more than one of those."""
+    if not (losses.min() > 0 and usual > 0):
+        return False
+    return math.log(losses[-1] / usual) <= limit * deviation(np.diff(np.log(losses[:-1])))
+
+
+def bad_start(history: History, limit: float) -> Finding | None:
+    """The first loss is far above that of a model which knows nothing."""
+    baseline = history.subject.baseline_loss
+    if history.losses.count != 1 or not baseline > 0 or not history.start_loss > limit * baseline:
+        return None
+    return Finding(history.start_loss / baseline, (), {"layer": "loss", "loss": history.start_loss, "base": baseline})
+
+
+RULES = (
+    HealthRule(
+        "loss_divergence",
+        "critical",
+        divergence,
+        limit=3,
+        message="the loss is {loss:.3g}; it was {start:.3g} at the start and {best:.3g} at best",
+        suggestion="restore the last good weights; lower the learning rate 10 times, to {rate:.1e}, with a warmup of "
+        "100 updates or more",
+        needs="loss",
+        hold=5,
+    ),
+    HealthRule(
+        "loss_spike",
+        "warning",
+        spike,
+        limit=8,
+        message="the loss is {loss:.3g}; it was {usual:.3g} in the updates before",
+        suggestion="look at the data of update {step}; in a long run go back 100 updates and skip the next 200 batches "
+        "(Chowdhery et al. 2022)",
+        needs="loss",
+    ),
+    HealthRule(
+        "bad_init",
+        "warning",
+        bad_start,
+        limit=4,
+        message="the first loss is {loss:.3g}, {value:.1f} times that of a model that knows nothing ({base:.3g})",
+        suggestion="scale the initial weights of the last layer down {value:.0f} times, or the inputs to mean 0 and "
+        "deviation 1",
+        needs="loss",
+    ),
+)

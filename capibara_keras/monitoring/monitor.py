@@ -96,6 +96,13 @@ class Monitor:
         self.alerts.clear()
         self.raised = 0
 
+    def follow(self, subject: Subject) -> None:
+        """The subject from now on: the same training with other options, or another one, which is observed anew."""
+        if (subject.paths, subject.shapes) == (self.subject.paths, self.subject.shapes):
+            self.subject = self.history.subject = subject
+        else:
+            self.restart(subject)
+
     def restart(self, subject: Subject | None = None) -> None:
         """Observe from now on, maybe another subject; the alerts are kept, and may all come again."""
         self.subject = self.subject if subject is None else subject

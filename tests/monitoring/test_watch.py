@@ -12,7 +12,7 @@ from keras import ops
 
 import capibara_keras as ck
 from capibara_keras import inspection
-from capibara_keras.watch import _spread
+from capibara_keras.watch.losses import spread
 from tests.models import regression, regressor
 
 
@@ -81,6 +81,18 @@ def test_a_layer_that_comes_in_later() -> None:
     assert watch.observations[-1].gradient_norms.tolist() == [1.0, 2.0]
 
 
+def test_options_that_change_are_followed() -> None:
+    """What was observed stays."""
+    w, optimizer = keras.Variable([[1.0]], name="w"), ck.Adam(0.1)
+    watch = ck.Watch(optimizer)
+    for epsilon in (1e-3, 1e-8):
+        optimizer.reconfigure({"epsilon": epsilon})
+        optimizer.apply([ops.array([[1.0]])], [w])
+        watch.update()
+        assert watch.monitor.history.subject.epsilon == epsilon
+    assert watch.monitor.history.updates == 2
+
+
 RISING = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.2])
 
 
@@ -146,7 +158,7 @@ def test_losses_of_micro_batches() -> None:
     ],
 )
 def test_spreading_losses(losses: list[float | None], updates: int, expected: list[float]) -> None:
-    np.testing.assert_equal(_spread(losses, updates), expected)
+    np.testing.assert_equal(spread(losses, updates), expected)
 
 
 def test_equal_columns_and_small_moments() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,8 @@ from capibara_keras import errors
 from capibara_keras.clip import ClipPolicy
 from capibara_keras.depths import depths
 from capibara_keras.rules import UpdateRule
-from capibara_keras.warning import warn
 
-__all__ = ["Group", "check_pattern", "group_of", "matches", "multipliers", "warn_unmatched"]
+__all__ = ["Group", "check_pattern", "group_of", "matches", "multipliers"]
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,6 @@ def multipliers(
         factor *= next((f for pattern, f in (differential or {}).items() if matches(pattern, path)), 1.0)
         result.append(factor * (1.0 if layer_decay is None else layer_decay ** (deepest - level)))
     return result
-
-
-def warn_unmatched(patterns: Iterable[str], paths: Sequence[str]) -> None:
-    """A warning that names the patterns that match no variable."""
-    idle = [pattern for pattern in dict.fromkeys(patterns) if not any(matches(pattern, path) for path in paths)]
-    if idle:
-        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        warn(f"patterns that match no variable: {', '.join(map(repr, idle))}. Variables: {shown}")
 
 
 def _given_depths(paths: Sequence[str], layer_depths: Mapping[str, int]) -> list[int]:

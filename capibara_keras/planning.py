@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ import keras
 
 from capibara_keras import groups, probes
 from capibara_keras.clip import UnitwiseClip
-from capibara_keras.config import OptimizerConfig
+from capibara_keras.config import VECTORS, OptimizerConfig
 from capibara_keras.plan import GroupPlan, Plan, VariablePlan
 from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
 from capibara_keras.units import unit_axes
 from capibara_keras.variables import compute_dtype, overwrites, path_of, scalar_dtype
+from capibara_keras.warning import warn
 
 __all__ = ["group_numbers", "make_plan"]
 
@@ -142,6 +144,14 @@ def _computes_in_half_precision(model: Any) -> bool:
 
 
 def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:
+    """A warning that names the patterns that match no variable."""
     patterns = [group.pattern for group in configuration.groups]
     patterns += [*(configuration.differential_learning_rates or {}), *(configuration.layer_depths or {})]
-    groups.warn_unmatched(patterns, paths)
+    idle = [pattern for pattern in patterns if not any(groups.matches(pattern, path) for path in paths)]
+    if configuration.weight_decay or any(group.weight_decay for group in configuration.groups):
+        excluded = [pattern for pattern in configuration.weight_decay_exclude if pattern != VECTORS]
+        idle += [pattern for pattern in excluded if not any(re.search(pattern, path) for path in paths)]
+    if idle:
+        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+        names = ", ".join(map(repr, dict.fromkeys(idle)))
+        warn(f"patterns that match no variable: {names}. Variables: {shown}")

@@ -241,7 +241,7 @@ def _missing_message(shape: str, missing: tuple[str, ...]) -> str:
             message += f" {name} may be given as {', '.join(others)} too."
     if "total_steps" in missing:
         message += (
-            " The total, in updates, can also come from fit through a callback of this package, or from"
-            " optimizer.attach(total_steps=...)."
+            " The total, in updates, can also come from fit(..., callbacks=[ck.Attach()]), or another callback of this"
+            " package, or from optimizer.attach(total_steps=...)."
         )
     return message

@@ -106,6 +106,7 @@ def test_a_rate_of_zero_freezes_a_variable() -> None:
         {"differential_learning_rates": {"head": 2.0, "haed": 3.0}},
         {"groups": [{"pattern": "haed", "rate": 3.0}]},
         {"layer_wise_lr_decay": 0.9, "layer_depths": {"embedding": 0, "haed": 1}},
+        {"weight_decay": 0.1, "weight_decay_exclude": ["embedding", "haed", "rank<=1"]},
     ],
 )
 def test_a_pattern_that_matches_nothing_is_named(options: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ class CapibaraError(Exception):
     True
     """
 
+    __init__ = Exception.__init__  # not that of `ValueError`: in a `tf.function`, AutoGraph keeps the type for this one
+
 
 class ConfigError(CapibaraError, ValueError):
     """An option that cannot be right: unknown, of a wrong type, out of range, missing or contradictory.

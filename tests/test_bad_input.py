@@ -425,7 +425,64 @@ def test_unknown_variables() -> None:
 
 def test_variables_and_gradients_exchanged() -> None:
     text = message(lambda: sgd().step([keras.Variable([1.0])], [ops.ones(1)]))
-    assert "expected variables as the second argument, received a" in text and "Gradients come first" in text
+    assert "expected variables, received a" in text and "Gradients come first" in text
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("shape", [(3, 2), (2,), (), (1, 2, 3)])
+def test_a_gradient_of_another_shape(shape: tuple[int, ...], compiled: bool) -> None:
+    """Named while tracing, and nothing is built or written; also where AutoGraph wraps the error."""
+    optimizer, (w,) = sgd(), variables((2, 3))
+    call = lambda: optimizer.apply([tf.ones(shape)], [w])  # noqa: E731
+    text = message(tf.function(call) if compiled else call)
+    assert f"the gradient of w0 has shape {shape}, the variable (2, 3)" in text
+    assert not optimizer.built
+
+
+def test_a_shape_known_only_at_run_time() -> None:
+    optimizer, (w,) = sgd(), variables((2,))
+    optimizer.build([w])
+    signature = [tf.TensorSpec(None), tf.TensorSpec([None])]
+    apply = tf.function(lambda a, b: optimizer.apply([a + b], [w]), input_signature=signature, autograph=False)
+    before = w.numpy()
+    apply(ONES[0], ONES[0])
+    np.testing.assert_allclose(w.numpy(), before - 0.02)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible with expected shape"):
+        apply(ONES[1], ONES[1])
+
+
+@pytest.mark.parametrize(
+    ("gradient", "named"),
+    [
+        (np.ones(2, "complex64"), "is of dtype complex64; expected real numbers"),
+        (np.array(["a", "b"]), "is of dtype string; expected real numbers"),
+        (keras.KerasTensor((2,)), "is a KerasTensor, and no tensor"),
+        (tf.ragged.constant([[1.0], [2.0, 3.0]]), "is a RaggedTensor, and no tensor"),
+    ],
+)
+def test_a_gradient_that_is_no_tensor_of_numbers(gradient: Any, named: str) -> None:
+    assert f"the gradient of w0 {named}" in message(lambda: sgd().apply([gradient], variables((2,))))
+
+
+@pytest.mark.parametrize("method", ["apply", "accumulate_gradients"])
+def test_what_is_no_list_of_variables(method: str) -> None:
+    def text(*arguments: Any) -> str:
+        return message(lambda: getattr(sgd(), method)(*arguments))
+
+    (w,), count = variables((2,)), keras.Variable(np.ones(2, "int32"), dtype="int32", name="count")
+    assert "expected a list of variables, received a Variable" in text(ONES[0], w)
+    assert "give its `trainable_variables`" in text(ONES, keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    assert "variable w0 is given twice" in text([ONES[0], ONES[0]], [w, w])
+    assert "variable count is of dtype int32; only real floating-point ones" in text(ONES[:1], [count])
+    assert "received a dictionary" in text({"w": ONES[0]}, [w])
+    assert "0 gradients for 1 variables" in text([], [w])
+
+
+@pytest.mark.parametrize("given", [None, 5, [np.ones(2)], [tf.Variable([1 + 2j])]])
+def test_building_with_what_cannot_be_trained(given: Any) -> None:
+    optimizer = sgd()
+    assert message(lambda: optimizer.build(given)).startswith("build: ")
+    assert not optimizer.built
 
 
 def test_numbers_cannot_be_read_in_a_compiled_function() -> None:

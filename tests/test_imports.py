@@ -22,7 +22,7 @@ LAYERS = [
     {"backend", "batchnorm", "depths", "history", "monitoring", "progress", "resuming", "snapshot", "units"},
     {"rules"},
     {"clip", "execution", "schedules", "variables"},
-    {"allocation", "catalog", "groups", "plan", "probes"},
+    {"allocation", "arguments", "catalog", "groups", "plan", "probes"},
     {"pipeline"},
     {"config"},
     {"checkpoint", "rate", "readings", "state"},

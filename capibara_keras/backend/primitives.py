@@ -43,8 +43,14 @@ class Primitives:
         return np.asarray(self.tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype).numpy())
 
     def dense(self, gradient: Tensor, like: Variable) -> Tensor:
-        """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows."""
-        return self.tf.ensure_shape(self.tf.convert_to_tensor(gradient), like.shape)
+        """`IndexedSlices` with equal indices are summed. Outside the compiled step: no trace per number of rows.
+
+        A shape that is not known while tracing is checked at run time; one that is known, by the caller."""
+        if isinstance(gradient, self.tf.IndexedSlices):
+            gradient = self.tf.IndexedSlices(gradient.values, gradient.indices, like.shape.as_list())
+        result = self.tf.convert_to_tensor(gradient)
+        known = result.shape.is_fully_defined() or not result.shape.is_compatible_with(like.shape)
+        return result if known else self.tf.ensure_shape(result, like.shape)
 
     def inner(self, x: Tensor, y: Tensor) -> Scalar:
         """XLA on a CPU turns a sum of products into a scalar loop; a matrix-vector product it vectorises."""

@@ -26,7 +26,7 @@ class Accumulating(Updating):
         """Add a micro-batch to the window, and leave the update to `flush`."""
         if not self._config.accumulates:
             self.reconfigure({"accumulator": True})
-        full = self._aligned(list(grads), variables)
+        full = self._aligned(grads, self._given_variables(variables))
         step = self._step(frozenset(), False)
         step = dataclasses.replace(step, window=dataclasses.replace(step.open_window, is_due=None))
         weight = _checked_weight(weight)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from capibara_keras import backend, checkpoint, config, errors
+from capibara_keras.arguments import checked_variables
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.pipeline import State
 from capibara_keras.planning import group_numbers
@@ -78,9 +79,10 @@ class Stateful(keras.optimizers.Optimizer):
         state of the known ones is kept, and new ones start afresh, their bias correction at their own first update.
 
         Raises:
+            ConfigError: what is given cannot be trained.
             CheckpointError: what was loaded belongs to other variables or to another algorithm; each time.
         """
-        variables = list(variables)
+        variables = checked_variables("build", variables)
         with backend.outside_trace():
             self._complete(variables)
         if not (self.built and [self._var_key(v) for v in variables] == list(self._trainable_variables_indices)):

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from capibara_keras import backend, errors, pipeline
+from capibara_keras.arguments import aligned_gradients, checked_variables
 from capibara_keras.core.observing import Observing
 from capibara_keras.execution import INLINE, Execution
 from capibara_keras.pipeline import State
@@ -35,7 +36,7 @@ class Updating(Observing):
                 with.
 
         Raises:
-            ConfigError: no gradient at all, or lists that do not match.
+            ConfigError: no gradient at all; lists, shapes or types that do not match.
 
         >>> import capibara_keras as ck, keras
         >>> w = keras.Variable([1.0, 2.0])
@@ -54,10 +55,10 @@ class Updating(Observing):
         measure: bool = False,
         **extra: Any,
     ) -> None:
-        grads = list(grads)
-        if not grads:
-            return
-        full = self._aligned(grads, trainable_variables)
+        variables = self._given_variables(trainable_variables)
+        if not variables and not list(grads):
+            return  # a model without weights
+        full = self._aligned(grads, variables)
         if self._early_loss is not None:
             self._take_loss(self._early_loss)
             self._set(_early_loss=None)
@@ -76,40 +77,33 @@ class Updating(Observing):
         """What tells compiled steps apart, beside which gradients are missing."""
         return (self._revision, self.loss_scale_factor, self._arrives_divided, *parts)
 
-    def _aligned(self, grads: list[Tensor | None], variables: Sequence[Variable] | None) -> list[Tensor | None]:
-        """One dense gradient or `None` for each variable that the optimizer was built with."""
-        if variables is None:
-            if not self.built:
-                raise errors.ConfigError(
-                    "apply: gradients without variables, and the optimizer is not built. Give `trainable_variables`, "
-                    "or call `optimizer.build(variables)` first"
-                )
-            variables = self._trainable_variables
-        variables = list(variables)
-        for v in variables:
-            if not hasattr(v, "assign"):
-                raise errors.ConfigError(
-                    f"apply: expected variables as the second argument, received a {type(v).__name__}. Gradients come "
-                    "first, then variables"
-                )
+    def _given_variables(self, variables: Sequence[Variable] | None) -> list[Variable]:
+        """The variables of a call: those that are given, or those that the optimizer was built with."""
+        if variables is not None:
+            return checked_variables("apply", variables, "Gradients come first, then variables")
+        if not self.built:
+            raise errors.ConfigError(
+                "apply: gradients without variables, and the optimizer is not built. Give `trainable_variables`, "
+                "or call `optimizer.build(variables)` first"
+            )
+        return list(self._trainable_variables)
+
+    def _aligned(self, grads: Sequence[Tensor | None], variables: list[Variable]) -> list[Tensor | None]:
+        """One dense gradient or `None` for each variable that the optimizer was built with; builds it on first use."""
+        dense = aligned_gradients(grads, variables)
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
-            if backend.tracing(grads):  # the trace that is being made takes the place of the one before
+            if backend.tracing(dense):  # the trace that is being made takes the place of the one before
                 self._set(_traced=False)
             with backend.outside_trace():
                 self._extend(variables)
-        if len(grads) != len(variables):
-            raise errors.ConfigError(f"apply: {len(grads)} gradients for {len(variables)} variables")
         if not self.built or self._pending is not None:
             self.build(self._trainable_variables if self.built else variables)
-        if all(g is None for g in grads):
-            raise errors.ConfigError("apply: No gradients provided for any variable; every gradient is None")
-        absent = [path_of(v) for v, g in zip(variables, grads, strict=True) if g is None]
+        absent = [path_of(v) for v, g in zip(variables, dense, strict=True) if g is None]
         if absent:
             warn(f"Gradients do not exist for variables {absent}; they stay as they are")
         full: list[Tensor | None] = [None] * len(self._trainable_variables)
-        for v, g in zip(variables, grads, strict=True):
-            if g is not None:
-                full[self._get_variable_index(v)] = backend.dense(g, v)
+        for v, g in zip(variables, dense, strict=True):
+            full[self._get_variable_index(v)] = g
         return full
 
     def _extend(self, variables: list[Variable]) -> None:

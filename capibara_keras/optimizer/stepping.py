@@ -53,7 +53,7 @@ class Stepping(Scheduling):
             gradients, parameters = _by_name(gradients, parameters)
         if step_number is not None:
             step_number = errors.integer("step_number", step_number, 0)
-        self._apply(list(gradients), list(parameters), measure=return_metrics, schedule_step=step_number)
+        self._apply(gradients, parameters, measure=return_metrics, schedule_step=step_number)
         return self.statistics() if return_metrics else None
 
     def configure_gradient_clipping(self, options: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ class Stepping(Scheduling):
         """
         if isinstance(parameters, Mapping):
             gradients, parameters = _by_name(gradients, parameters)
-        self._accumulate(list(gradients), parameters, weight)
+        self._accumulate(gradients, parameters, weight)
 
     def step_with_accumulated_gradients(self) -> None:
         """Update with what is in the window, however many micro-batches that are; nothing if there are none."""

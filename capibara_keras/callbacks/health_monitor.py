@@ -122,9 +122,11 @@ class HealthMonitor(Attach):
                 self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """The logged mean begins anew."""
+        """The logged mean begins anew, and so may the data."""
         super().on_epoch_begin(epoch, logs)
         self._losses.begin()
+        if self.watch is not None:
+            self.watch.begin_epoch()
         self._last = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:

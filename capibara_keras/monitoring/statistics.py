@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Ring", "block_medians", "deviation", "kendall_tau", "median", "slope_interval"]
+__all__ = ["Ring", "block_medians", "deviation", "kendall_tau", "median", "rank_correlation", "slope_interval"]
 
 
 class Ring:
@@ -84,6 +84,17 @@ def kendall_tau(x: np.ndarray) -> float:
     n = len(x)
     signs = np.sign(x[None, :] - x[:, None])
     return float(np.triu(signs, 1).sum()) / (n * (n - 1) / 2)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's, without ties; 0 where one of them is constant.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 1000.0]))
+    1.0
+    """
+    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
+        return 0.0
+    return round(float(np.corrcoef(np.argsort(np.argsort(x)), np.argsort(np.argsort(y)))[0, 1]), 12)
 
 
 def slope_interval(x: np.ndarray) -> tuple[float, float]:

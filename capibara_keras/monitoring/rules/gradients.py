@@ -15,6 +15,9 @@ MINIMUM = 20
 SILENCE = 50
 """Updates; a unit of a sparse input or of small batches may well be silent for 20 and come back."""
 
+AGAIN = 2
+"""A batch that comes in the same place of each epoch, and had half the gradient then, is hard and no explosion."""
+
 
 def exploding(history: History, limit: float) -> Finding | None:
     """The norm is 10^limit times the recent median, farther than 8 deviations, and larger than ever before: back from
@@ -25,6 +28,9 @@ def exploding(history: History, limit: float) -> Finding | None:
     excess, _ = explosion(history)
     before = history.gradients.before(WINDOW)
     if excess <= max(limit, 8 * deviation(np.log10(np.maximum(before, 1e-300)))):
+        return None
+    epoch_ago = history.order.norms_before(1)
+    if len(epoch_ago) and norm <= AGAIN * epoch_ago[0]:
         return None
     now, then = history.layer_gradients.last(1), history.layer_gradients.before(WINDOW)
     layers: tuple[str, ...] = ()

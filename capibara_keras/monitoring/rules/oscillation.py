@@ -20,6 +20,9 @@ SWING, LEAST_SWING = 0.2, 0.01
 RISE = 2.0
 """Amplitudes that the loss rises by, in all, in a window that holds three periods at least: of a wave these are six."""
 
+DATA = 0.7
+"""Correlation with the losses of the same batches an epoch ago from which on the swing is that of the data."""
+
 _QUADRATICS = {n: np.linalg.qr(np.vander(np.linspace(-1, 1, n), 3))[0] for n in WINDOWS}
 _HANN = {n: np.hanning(n) for n in WINDOWS}
 """An orthonormal basis of the trends that are taken off, and the taper."""
@@ -47,6 +50,9 @@ def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None
     beside_level = swing > SWING * level and float(losses.min()) > 0
     beside_gain = swing > SWING * gained > 0 and swing > LEAST_SWING * level
     if not (share > limit and (beside_level or beside_gain)) or _rise(losses, n // (4 * peak)) < RISE * swing:
+        return None
+    then = history.order.same_losses_before(n)
+    if history.order.is_undecided() or (len(then) and np.corrcoef(then, losses[-len(then) :])[0, 1] > DATA):
         return None
     numbers = {"layer": "loss", "period": n / peak, "amplitude": swing / max(level, 1e-300)}
     return Finding(share, (), numbers | {"rate": history.latest.learning_rate / 3})

@@ -17,6 +17,9 @@ LATE, LEARNED = 500, 200
 """Updates before a loss at the baseline is more than a late start, and losses whose mean is compared with it. Healthy
 small trainings left the baseline as late as update 280."""
 
+FALLING = 0.6
+"""Share of batches whose loss is lower than an epoch ago from which on the loss falls, where their order repeats."""
+
 EXPLAINED = (
     "slow_progress",
     "lr_zero",
@@ -52,8 +55,8 @@ def not_yet_learning(history: History, limit: float) -> Finding | None:
     baseline = history.subject.baseline_loss
     if math.isnan(baseline) or not 100 <= history.losses.count < LATE or _trained(history):
         return None
-    now = median(history.losses.last(30))
-    if not now > limit * min(baseline, history.first_loss):
+    now, floor = median(history.losses.last(30)), limit * min(baseline, history.first_loss)
+    if not (now > floor and median(history.epoch_losses(30)) > floor):
         return None
     return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
 
@@ -65,7 +68,7 @@ def not_learning(history: History, limit: float) -> Finding | None:
     if math.isnan(baseline) or history.losses.count < LATE or _trained(history):
         return None
     now = float(history.losses.last(LEARNED).mean())
-    if not now > limit * baseline:
+    if not (now > limit * baseline and history.epoch_losses(LEARNED).mean() > limit * baseline):
         return None
     return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
 
@@ -79,6 +82,9 @@ def plateau(history: History, limit: float) -> Finding | None:
     low, high = slope_interval(blocks)
     gain = float(blocks[:3].mean() - blocks[-3:].mean())
     if not (low <= 0 <= high or (drop > 0 and gain < limit * drop)):
+        return None
+    then = history.order.same_losses_before(150)
+    if history.order.is_undecided() or (len(then) and np.mean(losses[-len(then) :] < then) > FALLING):
         return None
     return Finding(gain / drop if drop > 0 else 0.0, (), {"layer": "loss", "loss": float(blocks[-1]), "drop": drop})
 

@@ -16,15 +16,26 @@ TAIL, TAIL_LOSSES = 3, 300
 """A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
 long tails, of a few hard examples."""
 
+AGAIN = 2
+"""A batch that comes in the same place of each epoch is hard if its loss was half as far above the usual one before."""
+
 
 def divergence(history: History, limit: float) -> Finding | None:
-    """The loss is `limit` times what it was at the start, and at its best."""
+    """The loss is `limit` times what it was at the start, and at its best. Where batches come in one order, and these
+    were hard ones an epoch ago too, that of the whole epoch must be."""
     if len(history.losses) < 16:
         return None
     now, start, best = median(history.losses.last(8)), history.first_loss, history.best_loss
     positive = start > 0 and best >= 0
     scale = float(np.fmax(abs(start), history.subject.baseline_loss)) if positive else abs(start - best)
-    if not (now > limit * scale and now > limit * best if positive else now - best > limit * scale > 0):
+
+    def is_far(loss: float, lowest: float) -> bool:
+        return loss > limit * max(scale, lowest) if positive else loss - lowest > limit * scale > 0
+
+    if not is_far(now, best):
+        return None
+    then, epoch = history.order.same_losses_before(8), median(history.epoch_losses(8))
+    if len(then) and not is_far(now, median(then)) and not is_far(epoch, history.best_epoch_loss):
         return None
     numbers = {"layer": "loss", "loss": now, "start": start, "best": best}
     return Finding(now / scale, (), numbers | {"rate": history.latest.learning_rate / 10})
@@ -48,6 +59,9 @@ def spike(history: History, limit: float) -> Finding | None:
     ):
         return None
     if loss - usual <= TAIL * _excesses(history.losses.before(TAIL_LOSSES)).max(initial=0.0):
+        return None
+    then = history.order.losses_before(1)
+    if len(then) and loss - usual <= AGAIN * (then[0] - usual):
         return None
     return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
 

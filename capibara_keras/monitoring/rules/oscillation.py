@@ -70,8 +70,9 @@ RULES = (
         "warning",
         oscillation,
         limit=0.6,
-        message="the loss swings with a period of {period:.0f} updates, by {amplitude:.0%}",
-        suggestion="lower momentum (0.9 to 0.5) or the learning rate 3 times, to {rate:.1e}",
+        message="the loss swings by {amplitude:.0%} with a period of {period:.0f} updates, which has {value:.0%} "
+        "(limit {limit:.0%}) of the power of its changes",
+        suggestion="train with a third of the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=2,
         every=10,

@@ -70,7 +70,8 @@ def not_learning(history: History, limit: float) -> Finding | None:
     now = float(history.losses.last(LEARNED).mean())
     if not (now > limit * baseline and history.epoch_losses(LEARNED).mean() > limit * baseline):
         return None
-    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
+    numbers = {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE}
+    return Finding(now / baseline, (), numbers | {"rate": history.latest.learning_rate})
 
 
 def plateau(history: History, limit: float) -> Finding | None:
@@ -86,7 +87,8 @@ def plateau(history: History, limit: float) -> Finding | None:
     then = history.order.same_losses_before(150)
     if history.order.is_undecided() or (len(then) and np.mean(losses[-len(then) :] < then) > FALLING):
         return None
-    return Finding(gain / drop if drop > 0 else 0.0, (), {"layer": "loss", "loss": float(blocks[-1]), "drop": drop})
+    numbers = {"layer": "loss", "loss": float(blocks[-1]), "drop": drop, "rate": history.latest.learning_rate / 10}
+    return Finding(gain / drop if drop > 0 else 0.0, (), numbers)
 
 
 def _trained(history: History) -> bool:
@@ -101,9 +103,9 @@ RULES = (
         "warning",
         slow,
         limit=0.05,
-        message="the loss fell by {value:.1%} in all, and each update changes the median layer by {ratio:.1e} of its "
-        "norm",
-        suggestion="raise the learning rate 10 times, to {rate:.1e}",
+        message="the loss fell by {value:.1%} in all (limit {limit:.0%}), and each update changes the median layer by "
+        "{ratio:.1e} of its norm (limit 1e-4)",
+        suggestion="train with 10 times the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=3,
         every=10,
@@ -122,9 +124,9 @@ RULES = (
         "info",
         not_yet_learning,
         limit=0.97,
-        message="the loss is {loss:.3g}; a model that knows nothing has {baseline:.3g}",
-        suggestion="wait until update {late}: some tasks start late; a warmup of 100 updates and clipping at 1.0 help "
-        "the start",
+        message="the loss is {loss:.3g}, {value:.0%} (limit {limit:.0%}) of that of a model that knows nothing",
+        suggestion="wait until update {late}, some tasks start late; warmup_steps=100 and global_clipnorm=1.0 help the "
+        "start",
         needs="loss",
         hold=5,
         every=10,
@@ -135,9 +137,10 @@ RULES = (
         "warning",
         not_learning,
         limit=0.99,
-        message="the loss is {loss:.3g} after more than {late} updates; a model that knows nothing has {baseline:.3g}",
-        suggestion="check that labels belong to their inputs and that layers are trainable; try the learning rate 10 "
-        "times higher and 10 times lower",
+        message="after more than {late} updates the loss is {loss:.3g}, {value:.0%} (limit {limit:.0%}) of that of a "
+        "model that knows nothing",
+        suggestion="check that labels belong to their inputs, that layers are trainable and data shuffled; then let "
+        "capibara_keras.range_test find learning_rate, which is {rate:.1e} now",
         needs="loss",
         hold=3,
         every=10,
@@ -148,8 +151,9 @@ RULES = (
         "info",
         plateau,
         limit=0.005,
-        message="the loss has stayed near {loss:.3g} for 150 updates, after a gain of {drop:.3g}",
-        suggestion="if that is not good enough, lower the learning rate 10 times or enlarge the model",
+        message="the loss has stayed near {loss:.3g} for 150 updates, after a gain of {drop:.3g}: they brought "
+        "{value:.1%} of it (limit {limit:.1%}, or the noise)",
+        suggestion="if that is not good enough, go on with a tenth of the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=2,
         every=20,

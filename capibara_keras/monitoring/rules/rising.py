@@ -37,7 +37,8 @@ def divergence(history: History, limit: float) -> Finding | None:
     then, epoch = history.order.same_losses_before(8), median(history.epoch_losses(8))
     if len(then) and not is_far(now, median(then)) and not is_far(epoch, history.best_epoch_loss):
         return None
-    numbers = {"layer": "loss", "loss": now, "start": start, "best": best}
+    bound = limit * max(scale, best) if positive else best + limit * scale
+    numbers = {"layer": "loss", "loss": now, "start": start, "best": best, "bound": bound}
     return Finding(now / scale, (), numbers | {"rate": history.latest.learning_rate / 10})
 
 
@@ -95,9 +96,9 @@ RULES = (
         "critical",
         divergence,
         limit=3,
-        message="the loss is {loss:.3g}; it was {start:.3g} at the start and {best:.3g} at best",
-        suggestion="restore the last good weights; lower the learning rate 10 times, to {rate:.1e}, with a warmup of "
-        "100 updates or more",
+        message="the loss is {loss:.3g} (limit {bound:.3g}); it was {start:.3g} at the start and {best:.3g} at best",
+        suggestion="go back to the last good weights, and train with a tenth of the rate: learning_rate={rate:.1e}, "
+        "warmup_steps=100",
         needs="loss",
         hold=5,
     ),
@@ -106,9 +107,9 @@ RULES = (
         "warning",
         spike,
         limit=8,
-        message="the loss is {loss:.3g}; it was {usual:.3g} in the updates before",
-        suggestion="look at the data of update {step}; in a long run go back 100 updates and skip the next 200 batches "
-        "(Chowdhery et al. 2022)",
+        message="the loss is {loss:.3g}, {value:.0f} times as far above the usual {usual:.3g} as losses scatter from "
+        "batch to batch (limit {limit:g})",
+        suggestion="look at the data of update {step}; skip_spikes=6 skips an update whose gradient is as far out",
         needs="loss",
     ),
     HealthRule(
@@ -116,9 +117,10 @@ RULES = (
         "warning",
         bad_start,
         limit=4,
-        message="the first loss is {loss:.3g}, {value:.1f} times that of a model that knows nothing ({base:.3g})",
-        suggestion="scale the initial weights of the last layer down {value:.0f} times, or the inputs to mean 0 and "
-        "deviation 1",
+        message="the first loss is {loss:.3g}, {value:.1f} times (limit {limit:g}) that of a model that knows nothing, "
+        "{base:.3g}",
+        suggestion="scale the inputs to mean 0 and deviation 1 with keras.layers.Normalization, and make the initial "
+        "weights of the last layer {value:.0f} times smaller with its kernel_initializer",
         needs="loss",
     ),
 )

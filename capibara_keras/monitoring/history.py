@@ -8,7 +8,8 @@ import numpy as np
 
 from capibara_keras.monitoring.observation import Observation, Probe, Subject
 from capibara_keras.monitoring.order import BatchOrder
-from capibara_keras.monitoring.statistics import Ring, median
+from capibara_keras.monitoring.ring import Ring
+from capibara_keras.monitoring.robust import median
 
 __all__ = ["ARRIVALS", "WINDOW", "History"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from capibara_keras.monitoring.history import WINDOW, History
-from capibara_keras.monitoring.statistics import block_medians, deviation, kendall_tau, median
+from capibara_keras.monitoring.robust import block_medians, deviation, kendall_tau, median
 from capibara_keras.records import Record
 
 __all__ = ["LayerMetrics", "OptimizationMetrics", "explosion", "prefix", "vanishing"]
@@ -148,7 +148,7 @@ def explosion(history: History) -> tuple[float, float]:
     if len(before) < MINIMUM:
         return math.nan, math.nan
     excess = math.log10(max(history.latest.gradient_norm, 1e-300)) - median(before)
-    return excess, excess / max(1.4826 * deviation(before), 0.05)
+    return excess, excess / max(deviation(before), 0.05)
 
 
 def explosion_risk(history: History) -> float:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from capibara_keras.monitoring.statistics import rank_correlation
+from capibara_keras.monitoring.robust import rank_correlation
 
 __all__ = ["BatchOrder"]
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.robust import median
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import median
 
 __all__ = ["RULES"]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from capibara_keras.monitoring.history import WINDOW, History
 from capibara_keras.monitoring.metrics import explosion, vanishing
+from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
-from capibara_keras.monitoring.statistics import deviation, median
 
 __all__ = ["RULES"]
 
@@ -27,7 +27,7 @@ def exploding(history: History, limit: float) -> Finding | None:
         return None
     excess, _ = explosion(history)
     before = history.gradients.before(WINDOW)
-    allowed = max(limit, 8 * deviation(np.log10(np.maximum(before, 1e-300))))
+    allowed = max(limit, 8 * median_deviation(np.log10(np.maximum(before, 1e-300))))
     if excess <= allowed:
         return None
     epoch_ago = history.order.norms_before(1)

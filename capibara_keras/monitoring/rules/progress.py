@@ -8,8 +8,8 @@ import numpy as np
 
 from capibara_keras.monitoring.history import History
 from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.robust import block_medians, median, theil_sen
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import block_medians, median, slope_interval
 
 __all__ = ["RULES"]
 
@@ -80,7 +80,7 @@ def plateau(history: History, limit: float) -> Finding | None:
     if len(losses) < 150:
         return None
     blocks, drop = block_medians(losses, 15), history.first_loss - history.best_loss
-    low, high = slope_interval(blocks)
+    _, low, high = theil_sen(np.arange(15.0), blocks)
     gain = float(blocks[:3].mean() - blocks[-3:].mean())
     if not (low <= 0 <= high or (drop > 0 and gain < limit * drop)):
         return None

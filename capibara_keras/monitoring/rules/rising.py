@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import deviation, median
 
 __all__ = ["RULES"]
 
@@ -51,7 +51,7 @@ def spike(history: History, limit: float) -> Finding | None:
     highest = float(before.max())
     if loss <= highest:  # nearly always: what follows costs more
         return None
-    usual, step = max(median(before), median(before[-5:])), deviation(np.diff(before))
+    usual, step = max(median(before), median(before[-5:])), median_deviation(np.diff(before))
     if loss - usual <= TAIL * (highest - usual):
         return None
     scale = max(abs(usual), 0.3 * abs(history.first_loss - history.best_loss))
@@ -79,7 +79,7 @@ def _usual_in_logarithms(losses: np.ndarray, usual: float, limit: float) -> bool
     """Near 0, losses scatter by factors: a jump that is far in units may be no more than one of those."""
     if not (losses.min() > 0 and usual > 0):
         return False
-    return math.log(losses[-1] / usual) <= limit * deviation(np.diff(np.log(losses[:-1])))
+    return math.log(losses[-1] / usual) <= limit * median_deviation(np.diff(np.log(losses[:-1])))
 
 
 def bad_start(history: History, limit: float) -> Finding | None:

@@ -6,8 +6,8 @@ import numpy as np
 
 from capibara_keras.monitoring.history import History
 from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.robust import median
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import median
 
 __all__ = ["RULES"]
 

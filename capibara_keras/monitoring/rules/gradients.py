@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from capibara_keras.monitoring.history import WINDOW, History
-from capibara_keras.monitoring.metrics import explosion, vanishing
+from capibara_keras.monitoring.indicators import explosion, vanishing
 from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
 

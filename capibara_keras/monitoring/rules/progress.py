@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.indicators import typical_ratios
 from capibara_keras.monitoring.robust import block_medians, median, theil_sen
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
 

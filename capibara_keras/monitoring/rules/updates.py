@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.indicators import typical_ratios
 from capibara_keras.monitoring.robust import median
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
 

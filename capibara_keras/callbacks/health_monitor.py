@@ -114,6 +114,8 @@ class HealthMonitor(Attach):
         self._is_unbuilt = not (optimizer.built and self.model.built)  # on TensorFlow, the first batch builds it then
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
+        if self._file is not None:  # the last `fit` ended with an error
+            self._file.close()
         self._file = None if self.path is None else JsonLines(self.path)
         self._good, self._acted, self._losses = None, 0, BatchLosses()
         if self.on_critical == "rollback":

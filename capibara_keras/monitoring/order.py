@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from capibara_keras.monitoring.robust import rank_correlation
+from capibara_keras.monitoring.robust import median, rank_correlation
 
-__all__ = ["BatchOrder"]
+__all__ = ["BatchOrder", "again"]
 
 WINDOW = 300
 """Updates that may be asked for at once."""
@@ -24,6 +24,13 @@ ALIKE, SIGMAS = 0.25, 4.0
 
 BLOCK = 16
 """Updates whose mean is compared too: a small buffer shuffles neighbours, and leaves the order at large as it was."""
+
+
+PLACES = 30
+"""Updates of an epoch ago that show whether one of them was far out."""
+
+AGAIN = 2.0
+"""A batch is hard if it was half as far out an epoch ago."""
 
 
 class BatchOrder:
@@ -67,9 +74,13 @@ class BatchOrder:
         """What stood in the places of the last n updates an epoch ago; of fewer, where no more is known."""
         return self._before(self._losses, n)
 
-    def norms_before(self, n: int) -> np.ndarray:
-        """As `losses_before`."""
-        return self._before(self._norms, n)
+    def losses_around(self) -> np.ndarray:
+        """Of some places up to this one, an epoch ago; nothing where an epoch has no more than these."""
+        return self._around(self._losses)
+
+    def norms_around(self) -> np.ndarray:
+        """As `losses_around`."""
+        return self._around(self._norms)
 
     def same_losses_before(self, n: int) -> np.ndarray:
         """`losses_before`, of the same batches; nothing where they are not known to be the same."""
@@ -97,6 +108,9 @@ class BatchOrder:
         now = np.array(self._losses[-len(then) :])
         return _alike(then, now) or _alike(_means(then), _means(now))
 
+    def _around(self, series: list[float]) -> np.ndarray:
+        return self._before(series, PLACES) if self.epoch_updates > PLACES else np.zeros(0)
+
     def _before(self, series: list[float], n: int) -> np.ndarray:
         end = len(series) - self.epoch_updates if self.epoch_updates else 0
         return np.array(series[max(0, end - n) : end])
@@ -106,6 +120,20 @@ class BatchOrder:
         gone = max(0, len(self._losses) - kept)
         del self._losses[:gone], self._norms[:gone]
         self._began = max(-1, self._began - gone)
+
+
+def again(now: float, usual: float, then: np.ndarray) -> bool:
+    """Whether a number that is far above the usual one was so in this place an epoch ago: a hard batch, which has come
+    again. One that has been rising since is not.
+
+    Args:
+        now, usual: the number, and the median of those before.
+        then: numbers of an epoch ago; the last is that in the same place.
+
+    >>> again(10.0, 1.0, np.array([1.0, 1.0, 8.0])), again(10.0, 1.0, np.array([6.0, 7.0, 8.0]))
+    (True, False)
+    """
+    return len(then) > 1 and now - usual <= AGAIN * (float(then[-1]) - median(then[:-1]))
 
 
 def _alike(then: np.ndarray, now: np.ndarray) -> bool:

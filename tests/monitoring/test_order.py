@@ -19,9 +19,9 @@ Loss = Callable[[int, float], float]
 UNKNOWN = dataclasses.replace(SUBJECT, baseline_loss=math.nan)
 
 
-def said(epoch: int, updates: int, loss: Loss, level: str = "warning") -> list[Alert]:
+def said(epoch: int, updates: int, loss: Loss, level: str = "warning", gradient: Loss | None = None) -> list[Alert]:
     """What is said to a training whose loss is a function of the update and of the place in the epoch, from 0 to 1.
-    Each batch has a loss of its own."""
+    Each batch has a loss of its own, and the gradient goes with it unless it is given too."""
     monitor, found = Monitor(UNKNOWN), []
     noise = 1 + 0.05 * np.random.default_rng(0).normal(size=epoch)
     for x in healthy(updates):
@@ -29,7 +29,7 @@ def said(epoch: int, updates: int, loss: Loss, level: str = "warning") -> list[A
         if place == 0:
             monitor.begin_epoch()
         value = loss(x.update, place / epoch) * noise[place]
-        norms = x.gradient_norms * value / x.loss
+        norms = x.gradient_norms * (value / x.loss if gradient is None else gradient(x.update, place))
         change = {"loss": value, "gradient_norms": norms, "gradient_norm": float(np.linalg.norm(norms))}
         found += monitor.observe(dataclasses.replace(x, **change))
     return [alert for alert in found if alert.level == level]
@@ -79,7 +79,7 @@ def test_a_spike_in_a_new_place() -> None:
     assert ids(said(300, 1200, hard)) == [("loss_spike", 150), ("loss_spike", 700)]
 
 
-@pytest.mark.parametrize("epoch", [10, 100])
+@pytest.mark.parametrize("epoch", [1, 10, 100])
 def test_slow_divergence(epoch: int) -> None:
     """By less than a third in an epoch, of which all batches are the same."""
     rising = lambda t, place: (1 + place) * (1.0 if t < 300 else 1.003 ** (t - 300))  # noqa: E731
@@ -90,6 +90,17 @@ def test_slow_divergence(epoch: int) -> None:
 def test_a_swing_that_is_none_of_the_data() -> None:
     swing = lambda t, place: (1 + math.exp(-t / 100)) * (1 + 0.3 * math.sin(t / 3)) + 0.2 * place  # noqa: E731
     assert [alert.id for alert in said(100, 800, swing)] == ["loss_oscillation"]
+
+
+@pytest.mark.parametrize("epoch", [1, 8])
+def test_epochs_shorter_than_what_is_wrong(epoch: int) -> None:
+    """Of one batch, say: what each update has in common with the one before is no order."""
+    swing = lambda t, place: (1 + math.exp(-t / 100)) * (1 + 0.3 * math.sin(t / 3)) + 0.2 * place  # noqa: E731
+    assert [alert.id for alert in said(epoch, 500, swing)] == ["loss_oscillation"]
+    still, rising = lambda t, place: 1.0, lambda t, place: 1.25 ** max(0, t - 200)
+    assert [alert.id for alert in said(epoch, 300, still, "critical", rising)][:1] == ["gradient_explosion"]
+    creeping = lambda t, place: 1 + math.exp(-t / 20) - 1e-6 * t  # noqa: E731
+    assert "loss_plateau" in [alert.id for alert in said(epoch, 600, creeping, "info")]
 
 
 # Whether it repeats ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 
 from capibara_keras.monitoring.history import WINDOW, History
 from capibara_keras.monitoring.indicators import explosion, vanishing
+from capibara_keras.monitoring.order import again
 from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
 
@@ -14,9 +15,6 @@ __all__ = ["RULES"]
 MINIMUM = 20
 SILENCE = 50
 """Updates; a unit of a sparse input or of small batches may well be silent for 20 and come back."""
-
-AGAIN = 2
-"""A batch that comes in the same place of each epoch, and had half the gradient then, is hard and no explosion."""
 
 
 def exploding(history: History, limit: float) -> Finding | None:
@@ -30,8 +28,7 @@ def exploding(history: History, limit: float) -> Finding | None:
     allowed = max(limit, 8 * median_deviation(np.log10(np.maximum(before, 1e-300))))
     if excess <= allowed:
         return None
-    epoch_ago = history.order.norms_before(1)
-    if len(epoch_ago) and norm <= AGAIN * epoch_ago[0]:
+    if again(norm, median(before), history.order.norms_around()):
         return None
     now, then = history.layer_gradients.last(1), history.layer_gradients.before(WINDOW)
     layers: tuple[str, ...] = ()

@@ -23,6 +23,9 @@ RISE = 2.0
 DATA = 0.7
 """Correlation with the losses of the same batches an epoch ago from which on the swing is that of the data."""
 
+LONGER = 1.5
+"""Epochs that a swing of one epoch may seem to take, so coarse are periods measured."""
+
 _QUADRATICS = {n: np.linalg.qr(np.vander(np.linspace(-1, 1, n), 3))[0] for n in WINDOWS}
 _HANN = {n: np.hanning(n) for n in WINDOWS}
 """An orthonormal basis of the trends that are taken off, and the taper."""
@@ -51,11 +54,18 @@ def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None
     beside_gain = swing > SWING * gained > 0 and swing > LEAST_SWING * level
     if not (share > limit and (beside_level or beside_gain)) or _rise(losses, n // (4 * peak)) < RISE * swing:
         return None
-    then = history.order.same_losses_before(n)
-    if history.order.is_undecided() or (len(then) and np.corrcoef(then, losses[-len(then) :])[0, 1] > DATA):
+    if history.order.is_undecided() or _is_of_the_data(history, losses, n / peak):
         return None
     numbers = {"layer": "loss", "period": n / peak, "amplitude": swing / max(level, 1e-300)}
     return Finding(share, (), numbers | {"rate": history.latest.learning_rate / 3})
+
+
+def _is_of_the_data(history: History, losses: np.ndarray, period: float) -> bool:
+    """Whether the same batches swung so an epoch ago. What takes longer than an epoch is no order within it."""
+    then = history.order.same_losses_before(len(losses))
+    if not len(then) or period > LONGER * history.order.epoch_updates:
+        return False
+    return float(np.corrcoef(then, losses[-len(then) :])[0, 1]) > DATA
 
 
 def _rise(losses: np.ndarray, length: int) -> float:

@@ -84,11 +84,20 @@ def plateau(history: History, limit: float) -> Finding | None:
     gain = float(blocks[:3].mean() - blocks[-3:].mean())
     if not (low <= 0 <= high or (drop > 0 and gain < limit * drop)):
         return None
-    then = history.order.same_losses_before(150)
-    if history.order.is_undecided() or (len(then) and np.mean(losses[-len(then) :] < then) > FALLING):
+    if history.order.is_undecided() or _falls_in_each_place(history, losses, limit * drop):
         return None
     numbers = {"layer": "loss", "loss": float(blocks[-1]), "drop": drop, "rate": history.latest.learning_rate / 10}
     return Finding(gain / drop if drop > 0 else 0.0, (), numbers)
+
+
+def _falls_in_each_place(history: History, losses: np.ndarray, least: float) -> bool:
+    """Whether the same batches had higher losses an epoch ago, by so much that they lose `least` in this time."""
+    then = history.order.same_losses_before(len(losses))
+    if not len(then):
+        return False
+    fall = then - losses[-len(then) :]
+    epochs = len(losses) / history.order.epoch_updates
+    return bool(np.mean(fall > 0) > FALLING and median(fall) * epochs > least)
 
 
 def _trained(history: History) -> bool:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.order import again
 from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
 
@@ -15,9 +16,6 @@ __all__ = ["RULES"]
 TAIL, TAIL_LOSSES = 3, 300
 """A spike is so many times as far above the usual loss as the farthest of so many before it: losses of batches have
 long tails, of a few hard examples."""
-
-AGAIN = 2
-"""A batch that comes in the same place of each epoch is hard if its loss was half as far above the usual one before."""
 
 
 def divergence(history: History, limit: float) -> Finding | None:
@@ -61,8 +59,7 @@ def spike(history: History, limit: float) -> Finding | None:
         return None
     if loss - usual <= TAIL * _excesses(history.losses.before(TAIL_LOSSES)).max(initial=0.0):
         return None
-    then = history.order.losses_before(1)
-    if len(then) and loss - usual <= AGAIN * (then[0] - usual):
+    if again(loss, usual, history.order.losses_around()):
         return None
     return Finding((loss - usual) / max(step, 1e-300), (), {"layer": "loss", "loss": loss, "usual": usual})
 

@@ -173,6 +173,12 @@ def test_overflows_under_a_loss_scale_are_usual() -> None:
     assert said(changed(healthy(), 0, overflow), Monitor(subject)) == ["nonfinite_gradient"]
 
 
+@pytest.mark.parametrize("loss, said_of_it", [(1.0, True), (math.nan, False)])
+def test_a_loss_that_is_not_known_is_not_called_finite(loss: float, said_of_it: bool) -> None:
+    (alert,) = watch([Observation(0, loss=loss, gradient_norm=math.inf)])
+    assert ("the loss is not" in alert.message) == said_of_it
+
+
 def test_adaptive_clipping_clips_by_design() -> None:
     subject = dataclasses.replace(SUBJECT, adaptive=False, fixed_clip=False)
     clipped = changed(healthy(), 0, lambda x: {"clip_threshold": 1e-3, "clipped": True})

@@ -40,7 +40,8 @@ def bad_gradient(history: History, limit: float) -> Finding | None:
     if history.bad_gradients < needed:
         return None
     bad = np.unique(history.subject.layer_of[np.flatnonzero(np.isinf(x.gradient_norms))])
-    numbers = {"rate": x.learning_rate / 10, "needed": needed}
+    beside = ", and the loss is not" if math.isfinite(x.loss) else ""
+    numbers = {"rate": x.learning_rate / 10, "needed": needed, "beside": beside}
     return Finding(float(history.bad_gradients), history.subject.names(bad[::-1]), numbers)
 
 
@@ -99,8 +100,7 @@ RULES = (
         "critical",
         bad_gradient,
         limit=1,
-        message="the gradient is NaN or infinite (updates in a row: {value:.0f}, limit {needed:.0f}), and the loss "
-        "is not{layers}",
+        message="the gradient is NaN or infinite (updates in a row: {value:.0f}, limit {needed:.0f}){beside}{layers}",
         suggestion="look there for sqrt(0), log(0), 0/0 or a norm of zeros, and add 1e-6 inside; in float16 set "
         "loss_scale_factor=1024; if it happens again train with a tenth of the rate: learning_rate={rate:.1e}",
         causes=("nonfinite_parameter", "nonfinite_loss"),

@@ -114,6 +114,8 @@ class HealthMonitor(Attach):
         self._is_unbuilt = not (optimizer.built and self.model.built)  # on TensorFlow, the first batch builds it then
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
+        if self._file is not None:  # the last `fit` ended with an error
+            self._file.close()
         self._file = None if self.path is None else JsonLines(self.path)
         self._good, self._acted, self._losses = None, 0, BatchLosses()
         if self.on_critical == "rollback":
@@ -122,9 +124,11 @@ class HealthMonitor(Attach):
                 self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """The logged mean begins anew."""
+        """The logged mean begins anew, and so may the data."""
         super().on_epoch_begin(epoch, logs)
         self._losses.begin()
+        if self.watch is not None:
+            self.watch.begin_epoch()
         self._last = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:

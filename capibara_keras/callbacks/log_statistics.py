@@ -71,7 +71,9 @@ class LogStatistics(Attach):
             logs.update(self._latest)
 
     def read(self) -> dict[str, float]:
-        """What goes into the logs."""
+        """What goes into the logs; `nan` where no variable is trained."""
+        if not self.optimizer.built:
+            return dict.fromkeys(self.names, float("nan"))
         known = dict(self.optimizer.statistics()) | self.optimizer.counters()
         known["clipped_share"] = self.optimizer.clipped_share()
         if "update_ratio" in self.names:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from capibara_keras.backend.iterators import is_iterator, position_of, take_posi
 from capibara_keras.callbacks import run_state
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.gate import Gate
+from capibara_keras.callbacks.termination import Termination
 from capibara_keras.files import writable_directory
 from capibara_keras.resuming import ResumableData, archive, sources
 from capibara_keras.warning import warn
@@ -76,8 +75,7 @@ class Resume(Attach):
         self._epochs: list[dict[str, float]] = []
         self._epoch, self._batch, self._saved = 0, 0, 0
         self._start: tuple[int, int] | None = None
-        self._checked = self._terminated = False
-        self._usual: Any = None
+        self._checked, self._termination = False, Termination()
 
     def data(
         self, source: Any, batch_size: int = 32, *, steps: int | None = None, shuffle: bool = True, seed: int = 0
@@ -137,10 +135,8 @@ class Resume(Attach):
             position = description["position"]
             self._start, self._epochs = (position["epoch"], position["batch"]), list(description["epochs"])
             self.model._initial_epoch = position["epoch"]
-        if self.on_sigterm and threading.current_thread() is threading.main_thread():
-            self._terminated = False
-            self._release_signal()  # an earlier fit may have ended by an error
-            self._usual = signal.signal(signal.SIGTERM, self._on_signal)
+        if self.on_sigterm:
+            self._termination.hold(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """A new epoch is saved before its first batch, when all callbacks have seen the last one end."""
@@ -168,7 +164,7 @@ class Resume(Attach):
         super().on_train_end(logs)
         Gate.remove(self.model)
         self.model._initial_epoch = None
-        self._release_signal()
+        self._termination.release()
         history = getattr(self.model, "history", None)
         if history is not None and self._start is not None:
             names = dict.fromkeys(name for entry in self._epochs for name in entry)
@@ -232,12 +228,11 @@ class Resume(Attach):
     # Saving --------------------------------------------------------------------------------------------------
 
     def _save_if_due(self, iterator: Any) -> None:
-        if self._batch - self._saved >= self.every or self._terminated:
+        if self._batch - self._saved >= self.every or self._termination.is_due:
             self._saved = self._batch
             self._save(iterator)
-        if self._terminated:
-            self._release_signal()
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self._termination.is_due:
+            self._termination.go_on()
 
     def _save(self, iterator: Any) -> None:
         """Save; a disk that is full now does not end the run, which can be saved later."""
@@ -256,28 +251,6 @@ class Resume(Attach):
     def _epochs_begun(self, epoch: int) -> bool:
         """Whether this is the first epoch of the run, or the one that it is resumed in: nothing new to save."""
         return epoch == 0 or (self._start is not None and epoch == self._start[0])
-
-    # Signals -------------------------------------------------------------------------------------------------
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        """End at the next batch, if there will be one: an error may have ended `fit` without `on_train_end`."""
-        if self._terminated or not self._is_in_fit(frame):
-            self._release_signal()
-            os.kill(os.getpid(), signal.SIGTERM)
-        self._terminated = True
-
-    def _is_in_fit(self, frame: Any) -> bool:
-        """Whether what the main thread does now was called by `fit` of this model."""
-        while frame is not None:
-            if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is self.model:
-                return True
-            frame = frame.f_back
-        return False
-
-    def _release_signal(self) -> None:
-        if self._usual is not None:
-            signal.signal(signal.SIGTERM, self._usual)
-            self._usual = None
 
 
 _REFUSED = (

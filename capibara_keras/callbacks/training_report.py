@@ -10,8 +10,10 @@ from typing import Any
 from capibara_keras import errors
 from capibara_keras.callbacks.health_monitor import HealthMonitor
 from capibara_keras.files import writable_directory
+from capibara_keras.monitoring import Alert
 from capibara_keras.monitoring.report import Story, write_page
 from capibara_keras.warning import warn
+from capibara_keras.watch import Watch
 
 __all__ = ["TrainingReport"]
 
@@ -55,6 +57,8 @@ class TrainingReport(HealthMonitor):
         self.title = title
         self.story = Story(())
         self._due = 0.0
+        self._watched: Watch | None = None
+        self._before_fit = self._before_story = 0  # alerts that had been raised
 
     @property
     def page(self) -> Path:
@@ -64,6 +68,7 @@ class TrainingReport(HealthMonitor):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """The first page comes after `seconds`."""
         super().on_train_begin(logs)
+        self._before_fit = self.raised
         self._due = time.monotonic() + self.seconds
         atexit.unregister(self._interrupted)
         atexit.register(self._interrupted)
@@ -94,7 +99,7 @@ class TrainingReport(HealthMonitor):
         if self.watch is not None:
             self._handle(self.watch.validate(loss))
             self.story.validate(float(self.watch.monitor.history.latest.update), loss)
-            self.story.alerts = list(self.alerts)
+            self.story.alerts = self._of_story()
 
     def write(self, pictures: bool = False) -> None:
         """Write the page as of the last reading; nothing before the first update."""
@@ -105,15 +110,24 @@ class TrainingReport(HealthMonitor):
     def _read(self) -> None:
         super()._read()
         assert self.watch is not None
-        history = self.watch.monitor.history
+        history, subject = self.watch.monitor.history, self.watch.monitor.subject
+        if self._watched is not self.watch and self.watch.observations:
+            if self.watch.observations[0].update <= self.story.last_update:
+                self.story, self._before_story = Story(subject.layers), self._before_fit
+            self._watched = self.watch
         silent = history.silent_share(20) if len(history.silent) else None
-        self.story.take(self.watch.observations, self.watch.monitor.subject, silent)
-        self.story.alerts = list(self.alerts)
+        self.story.take(self.watch.observations, subject, silent)
+        self.story.alerts = self._of_story()
         if self.seconds and time.monotonic() >= self._due:
             start = time.monotonic()
             self._try_to_write()
             end = time.monotonic()
             self._due = end + max(self.seconds, SHARE * (end - start))
+
+    def _of_story(self) -> list[Alert]:
+        """The alerts of the training that the page is about."""
+        new = self.raised - self._before_story
+        return self.alerts[-new:] if new else []
 
     def _try_to_write(self, pictures: bool = False) -> None:
         try:

@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.observation import Observation, Probe, Subject
-from capibara_keras.monitoring.statistics import Ring, median
+from capibara_keras.monitoring.order import BatchOrder
+from capibara_keras.monitoring.ring import Ring
+from capibara_keras.monitoring.robust import median
 
 __all__ = ["ARRIVALS", "WINDOW", "History"]
 
@@ -37,6 +39,8 @@ class History:
         losses: the last 1000 known losses, and `loss_updates` their updates.
         first_loss: median of the first 3 losses, `early_loss` of the first 30; `start_loss` the very first.
         best_loss: lowest median of 8 losses.
+        order: whether batches come in the same order in each epoch, and `best_epoch_loss` the lowest median of one;
+            `begin_epoch` tells when.
         gradients: the last 100 norms of the gradient, and `layer_gradients` those of layers.
         peak_gradient: the largest norm before the last update.
         rates: the last 100 learning rates; `peak_rate` the largest ever.
@@ -57,6 +61,7 @@ class History:
         self.latest, self.arrived = Observation(update=-1), set[str]()
         self.losses, self.loss_updates = Ring(LOSSES), Ring(LOSSES)
         self.start_loss = self.first_loss = self.early_loss = self.best_loss = math.nan
+        self.order, self.best_epoch_loss = BatchOrder(), math.nan
         self.gradients, self.layer_gradients = Ring(WINDOW), Ring(WINDOW, layers)
         self.peak_gradient, self._peak = 0.0, 0.0
         self.rates, self.peak_rate = Ring(WINDOW), 0.0
@@ -77,6 +82,7 @@ class History:
     def observe(self, x: Observation) -> None:
         """Take in the next update."""
         self.latest, self.updates, self.arrived = x, self.updates + 1, {"update"}
+        self.order.push(x.loss, x.gradient_norm)
         self._observe_loss(x)
         self._observe_gradient(x)
         if math.isfinite(x.learning_rate):
@@ -86,6 +92,17 @@ class History:
             self._observe_measurement(x)
         if x.probe is not None:
             self._observe_probe(x, x.probe)
+
+    def begin_epoch(self) -> None:
+        """The next update is the first of an epoch."""
+        self.order.begin_epoch()
+        self.best_epoch_loss = float(np.fmin(self.best_epoch_loss, median(self.order.epoch_losses())))
+
+    def epoch_losses(self, n: int) -> np.ndarray:
+        """The last n losses; where batches come in one order, those of a whole epoch if it is longer."""
+        if self.order.epoch_updates > n and self.order.repeats():
+            return self.order.epoch_losses()
+        return self.losses.last(n)
 
     def validate(self, update: int, loss: float) -> None:
         """Take in a loss on other data."""

@@ -55,6 +55,11 @@ class Monitor:
         self.history.observe(observation)
         return self._check()
 
+    def begin_epoch(self) -> None:
+        """The next update is the first of an epoch. Where batches come in the same order in each, losses are compared
+        with those of the same batches."""
+        self.history.begin_epoch()
+
     def validate(self, update: int, loss: float) -> list[Alert]:
         """Take in a loss on data that is not trained on, measured after `update`.
 

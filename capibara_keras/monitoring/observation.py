@@ -29,7 +29,7 @@ class Subject:
         adaptive: whether the algorithm divides by a running mean of the gradient's size, as Adam does.
         epsilon: of such an algorithm.
         loss_scaled: whether a wrapper scales the loss, and skips updates that overflow, as `LossScaleOptimizer` does.
-        fixed_clip: whether the limit of clipping is one number of the user's.
+        fixed_clip: whether the limit of clipping is one number of the user's, for norms.
         attention: whether the model has attention layers. Default: whether a path says so.
 
     >>> subject = Subject(paths=("dense/kernel", "dense/bias"), shapes=((4, 3), (3,)))

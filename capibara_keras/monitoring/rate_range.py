@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from capibara_keras.monitoring import figures, rate_range_plots
+from capibara_keras.monitoring.robust import deviation
 from capibara_keras.records import Record
 
 __all__ = ["RangeTest", "read_range", "smoothed"]
@@ -137,7 +138,7 @@ def _noise(values: np.ndarray) -> float:
     if len(values) < 5:
         return 0.0
     second = np.diff(values, 2)
-    return float(1.4826 * np.median(np.abs(second - np.median(second))) / math.sqrt(6))
+    return deviation(second) / math.sqrt(6)
 
 
 def _shrinkage(width: float) -> float:

@@ -6,10 +6,45 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["autocorrelation", "bins", "deviation", "midmean", "smooth", "student", "theil_sen"]
+__all__ = [
+    "autocorrelation",
+    "bins",
+    "block_medians",
+    "deviation",
+    "kendall_tau",
+    "median",
+    "median_deviation",
+    "midmean",
+    "rank_correlation",
+    "smooth",
+    "student",
+    "theil_sen",
+]
 
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+def median(x: np.ndarray) -> float:
+    """The median; `nan` of nothing. Several times faster on short series than NumPy's.
+
+    >>> median(np.array([3.0, 1.0, 2.0, 10.0]))
+    2.5
+    """
+    n = len(x)
+    if not n:
+        return float("nan")
+    ordered = np.sort(x)
+    return float(ordered[n // 2]) if n % 2 else float(ordered[n // 2 - 1] + ordered[n // 2]) / 2
+
+
+def median_deviation(x: np.ndarray) -> float:
+    """Median absolute deviation from the median; `nan` of nothing.
+
+    >>> median_deviation(np.array([1.0, 2.0, 3.0, 100.0]))
+    1.0
+    """
+    return median(np.abs(x - median(x)))
 
 
 def deviation(x: np.ndarray) -> float:
@@ -18,7 +53,7 @@ def deviation(x: np.ndarray) -> float:
     >>> round(deviation(np.array([-1.0, 0.0, 1.0, 1e9])), 4)
     1.4826
     """
-    return float(NORMAL * np.median(np.abs(x - np.median(x)))) if x.size else float("nan")
+    return NORMAL * median_deviation(x)
 
 
 def midmean(x: np.ndarray) -> float:
@@ -56,6 +91,38 @@ def bins(
     pairs = list(pairwise(kept))
     centres, values = np.array([t[a:b].mean() for a, b in pairs]), np.array([midmean(y[a:b]) for a, b in pairs])
     return centres, values, np.array([b - a for a, b in pairs])
+
+
+def block_medians(x: np.ndarray, blocks: int) -> np.ndarray:
+    """Medians of blocks of equal length; the oldest values that do not fill one are left out.
+
+    >>> block_medians(np.arange(7.0), 3).tolist()
+    [1.5, 3.5, 5.5]
+    """
+    length = len(x) // blocks
+    return np.median(x[len(x) - blocks * length :].reshape(blocks, length), axis=1)
+
+
+def kendall_tau(x: np.ndarray) -> float:
+    """Kendall's rank correlation (tau-a) of a series with its order: 1 if it only rises, -1 if it only falls.
+
+    >>> kendall_tau(np.array([3.0, 2.0, 1.0]))
+    -1.0
+    """
+    n = len(x)
+    signs = np.sign(x[None, :] - x[:, None])
+    return float(np.triu(signs, 1).sum()) / (n * (n - 1) / 2)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's, without ties; 0 where one of them is constant.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 10.0, 1000.0]))
+    1.0
+    """
+    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
+        return 0.0
+    return round(float(np.corrcoef(np.argsort(np.argsort(x)), np.argsort(np.argsort(y)))[0, 1]), 12)
 
 
 def autocorrelation(residuals: np.ndarray) -> float:

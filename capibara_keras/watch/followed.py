@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from capibara_keras.clip import ClipByGlobalNorm, ClipByNorm
 from capibara_keras.config import OptimizerConfig
 from capibara_keras.monitoring import Subject
 from capibara_keras.plan import Plan
@@ -46,7 +47,7 @@ class Followed:
             adaptive=config.rule.family != "sgd",
             epsilon=getattr(config.rule.innermost, "epsilon", math.nan),
             loss_scaled=loss_scaled,
-            fixed_clip=not config.clip.history_length,
+            fixed_clip=isinstance(config.clip, (ClipByNorm, ClipByGlobalNorm)),
         )
         return cls(plan, config, kept, subject, _decays(plan, config, kept))
 

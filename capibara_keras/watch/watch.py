@@ -116,6 +116,11 @@ class Watch:
         self._take_snapshot(followed.kept, last.update + 1)
         return found
 
+    def begin_epoch(self) -> None:
+        """The next step is the first of an epoch: call it where data without shuffling come again and again, so that
+        their order is not taken for a trend. Call `update` before."""
+        self.monitor.begin_epoch()
+
     def validate(self, loss: float) -> list[Alert]:
         """Take in a loss on data that is not trained on, measured now.
 

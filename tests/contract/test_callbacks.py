@@ -147,6 +147,15 @@ def test_log_statistics_reads_every_so_many_batches() -> None:
     assert seen == pytest.approx([1.0, 2.0, 2.0, 4.0, 4.0, 6.0])
 
 
+def test_log_statistics_of_a_model_that_is_frozen() -> None:
+    """There is nothing to measure, and nothing to stop for."""
+    model = line(sgd(0.5))
+    model.trainable = False
+    model.compile(sgd(0.5), "mse")
+    history = model.fit(ONES, ONES, verbose=0, callbacks=[ck.LogStatistics(), ck.HealthMonitor()])
+    assert np.isnan(history.history["gradient_norm"]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

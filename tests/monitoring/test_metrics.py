@@ -10,7 +10,7 @@ import pytest
 
 from capibara_keras.monitoring import Monitor, Observation, OptimizationMetrics, Subject
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import _median_of_columns, prefix, progress, smoothness
+from capibara_keras.monitoring.indicators import median_of_columns, prefix, progress, smoothness
 from tests.monitoring.streams import SUBJECT, changed, healthy, watch
 
 SEED_KEYS = {
@@ -222,6 +222,6 @@ def test_medians_of_columns_are_numpys(rows: int) -> None:
     x[rng.random(x.shape) < 0.3] = np.nan
     x[:, 0] = np.nan
     known = ~np.isnan(x).all(0)
-    found = _median_of_columns(x)
+    found = median_of_columns(x)
     np.testing.assert_allclose(found[known], np.nanmedian(x[:, known], axis=0))
     assert np.isnan(found[~known]).all()

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 import capibara_keras as ck
 from capibara_keras.errors import ConfigError
 from capibara_keras.monitoring import plots
+from capibara_keras.monitoring.plots import types
 from capibara_keras.monitoring.reader import read
 from capibara_keras.records import StepRecord
 
@@ -110,17 +111,17 @@ def test_bad_histories(source: Any, message: str) -> None:
 
 def test_path_is_before_the_update_interpolated_and_skips_stay() -> None:
     history = read(columns(6, update_norm=[1.0, NAN, 3.0, 5.0, NAN, 5.0], skipped=[0, 0, 0, 0, 1, 0]))
-    assert plots.path_numbers(history)["x"].tolist() == [0, 1, 3, 6, 11, 11]
+    assert types.path_numbers(history)["x"].tolist() == [0, 1, 3, 6, 11, 11]
 
 
 def test_ratio_is_unknown_where_a_norm_is() -> None:
     history = read(columns(4, parameter_norm=[2.0, 0.0, NAN, 4.0], update_norm=[1.0, 1.0, 1.0, math.inf]))
-    assert plots.update_numbers(history)["ratio"].tolist() == pytest.approx([0.5, NAN, NAN, NAN], nan_ok=True)
+    assert types.update_numbers(history)["ratio"].tolist() == pytest.approx([0.5, NAN, NAN, NAN], nan_ok=True)
 
 
 def test_marks_of_the_gradient() -> None:
     history = read(columns(4, gradient_norm=[5.0, math.inf, 0.0, NAN], clipped=[1, 1, 0, 0], skipped=[0, 0, 0, 1]))
-    numbers = plots.gradient_numbers(history)
+    numbers = types.gradient_numbers(history)
     assert numbers["clipped"].tolist() == [True, False, False, False]
     assert numbers["nonfinite"].tolist() == [False, True, False, True]
     assert numbers["zero"].tolist() == [False, False, True, False]

@@ -260,6 +260,25 @@ def small() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     return classifier(ck.Adam(1e-3)), x, y
 
 
+def test_another_training_begins_a_page_of_its_own(tmp_path, monkeypatch) -> None:
+    """The same one goes on, also in another optimizer that was loaded."""
+    monkeypatch.setattr("capibara_keras.callbacks.training_report.write_page", lambda *arguments, **options: None)
+    report = ck.TrainingReport(tmp_path, print_fn=lambda text: None)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+
+    def page(y: float) -> tuple[int, int]:
+        model.fit(np.ones((20, 1)), np.full((20, 1), y), batch_size=4, verbose=0, callbacks=[report])
+        return report.story.updates, len(report.story.alerts)
+
+    for start, y, expected in ((0, 1.0, (5, 0)), (5, np.nan, (10, 1)), (0, 1.0, (5, 0))):
+        optimizer = ck.SGD(1e-3)
+        model.compile(optimizer, "mse", run_eagerly=True)
+        optimizer.build(model.trainable_variables)
+        optimizer.iterations.assign(start)
+        assert page(y) == expected
+    assert len(report.alerts) == 1
+
+
 def test_a_full_disk_costs_pages_and_not_the_training(tmp_path, monkeypatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

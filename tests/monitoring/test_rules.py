@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from capibara_keras.monitoring import DEFAULT_RULES, Monitor, Observation, Subject
+import capibara_keras as ck
+from capibara_keras.monitoring import DEFAULT_RULES, HealthRule, Monitor, Observation, Subject
+from capibara_keras.schedules import OPTION_NAMES
 from tests.monitoring.streams import SUBJECT, changed, healthy, probe, said, watch
 
 Change = Callable[[Observation], dict[str, Any]]
@@ -111,6 +115,27 @@ def test_each_problem_is_named_alone(name: str) -> None:
     assert found[0].suggestion and any(c.isdigit() for c in found[0].message + found[0].suggestion)
 
 
+KERAS = {"activation", "kernel_initializer", "trainable", "patience", "restore_best_weights"}
+OPTIONS = {*ck.AdamW().configuration.to_options(), *OPTION_NAMES, *inspect.signature(ck.HealthMonitor).parameters}
+LIMITLESS = {"nonfinite_parameter", "nonfinite_loss", "warmup_missing"}
+"""A number that is not finite is one too many; and the text of a start without warmup has one of two limits."""
+
+
+@pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.name)
+def test_a_text_says_the_limit_and_what_to_set(rule: HealthRule) -> None:
+    """By names that exist."""
+    assert "limit" in rule.message or rule.name in LIMITLESS
+    assert re.findall(r"(\w+)=|learning_rate|weight_decay|kernel_initializer", rule.suggestion)
+    assert set(re.findall(r"(\w+)=", rule.suggestion)) <= KERAS | OPTIONS
+
+
+def test_a_start_that_goes_up_is_told_by_the_loss() -> None:
+    """Where the ratio of updates is not known."""
+    rising = [Observation(t, loss=1.4 * 1.1**t, learning_rate=1e-3) for t in range(20)]
+    alerts = watch(rising, Monitor(TRANSFORMER))
+    assert "the loss went from 1.54 to" in alerts[0].message and "nan" not in alerts[0].message
+
+
 def test_the_table_is_covered() -> None:
     elsewhere = {"overfitting", "loss_plateau", "update_ratio_low", "lr_jump", "late_start"}
     assert {rule.name for rule in DEFAULT_RULES} == set(SICK) | elsewhere
@@ -146,6 +171,12 @@ def test_overflows_under_a_loss_scale_are_usual() -> None:
     assert said(changed(healthy(), 0, overflow), Monitor(subject)) == []
     overflow = lambda x: bad(*range(7))(x) if x.update in range(50, 56) else {}  # noqa: E731
     assert said(changed(healthy(), 0, overflow), Monitor(subject)) == ["nonfinite_gradient"]
+
+
+@pytest.mark.parametrize("loss, said_of_it", [(1.0, True), (math.nan, False)])
+def test_a_loss_that_is_not_known_is_not_called_finite(loss: float, said_of_it: bool) -> None:
+    (alert,) = watch([Observation(0, loss=loss, gradient_norm=math.inf)])
+    assert ("the loss is not" in alert.message) == said_of_it
 
 
 def test_adaptive_clipping_clips_by_design() -> None:

@@ -93,6 +93,18 @@ def test_options_that_change_are_followed() -> None:
     assert watch.monitor.history.updates == 2
 
 
+@pytest.mark.parametrize(
+    "options, fixed", [("clipnorm", True), ("global_clipnorm", True), ("clipvalue", False), ("clip_method", False)]
+)
+def test_a_limit_of_entries_is_none_of_norms(options: str, fixed: bool) -> None:
+    """They are not compared."""
+    w, optimizer = keras.Variable([[1.0]], name="w"), ck.SGD(0.1, **{options: "agc" if "method" in options else 1e-3})
+    optimizer.build([w])
+    watch = ck.Watch(optimizer)
+    watch.update()
+    assert watch.monitor.subject.fixed_clip == fixed
+
+
 RISING = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.2])
 
 

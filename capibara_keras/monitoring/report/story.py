@@ -155,6 +155,12 @@ class Story:
         for x in observations:
             self.add(x, observed(x, subject, silent) if same else None)
 
+    @property
+    def last_update(self) -> float:
+        """Index of the last update; -1 if there is none."""
+        series = self.series("update")
+        return float(series[-1]) if len(series) else -1.0
+
     def _close(self) -> None:
         self._rows.append(_merged([row for row, _ in self._open]))
         self._by_layer.append(_mean([layers for _, layers in self._open]))

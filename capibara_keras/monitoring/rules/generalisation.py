@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
+from capibara_keras.monitoring.robust import median
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import median
 
 __all__ = ["RULES"]
 
@@ -41,9 +41,10 @@ RULES = (
         "warning",
         overfitting,
         limit=1.1,
-        message="the validation loss is {loss:.3g}; its best was {best:.3g} at update {at}, and the training loss fell "
-        "since",
-        suggestion="go back to the weights of update {at}; stop there, or regularise (dropout 0.3, weight decay 0.1)",
+        message="the validation loss is {loss:.3g}, {value:.1f} times (limit {limit:g}) its best, {best:.3g} at update "
+        "{at}; the training loss fell since",
+        suggestion="go back to the weights of update {at}, as keras.callbacks.EarlyStopping(patience=3, "
+        "restore_best_weights=True) does, or train with weight_decay=0.1",
         needs="validation",
         hold=2,
     ),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from capibara_keras.monitoring.history import WINDOW, History
-from capibara_keras.monitoring.metrics import explosion, vanishing
+from capibara_keras.monitoring.indicators import explosion, vanishing
+from capibara_keras.monitoring.order import again
+from capibara_keras.monitoring.robust import median, median_deviation
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule, rounded
-from capibara_keras.monitoring.statistics import deviation, median
 
 __all__ = ["RULES"]
 
@@ -24,7 +25,10 @@ def exploding(history: History, limit: float) -> Finding | None:
         return None
     excess, _ = explosion(history)
     before = history.gradients.before(WINDOW)
-    if excess <= max(limit, 8 * deviation(np.log10(np.maximum(before, 1e-300)))):
+    allowed = max(limit, 8 * median_deviation(np.log10(np.maximum(before, 1e-300))))
+    if excess <= allowed:
+        return None
+    if again(norm, median(before), history.order.norms_around()):
         return None
     now, then = history.layer_gradients.last(1), history.layer_gradients.before(WINDOW)
     layers: tuple[str, ...] = ()
@@ -34,7 +38,7 @@ def exploding(history: History, limit: float) -> Finding | None:
         worst = np.argsort(-growth, kind="stable")
         layers = history.subject.names([i for i in worst if growth[i] >= 10 ** (limit / 2)])
     clip = rounded(float(np.percentile(before, 90)))
-    return Finding(10**excess, layers, {"norm": norm, "clip": clip})
+    return Finding(10**excess, layers, {"norm": norm, "clip": clip, "allowed": 10**allowed})
 
 
 def huge(history: History, limit: float) -> Finding | None:
@@ -52,7 +56,7 @@ def small_at_input(history: History, limit: float) -> Finding | None:
     found, powers = vanishing(history, limit)
     if not len(found) or (history.silent_share(1)[found] > 0.6).any():  # units that are dying explain it
         return None
-    return Finding(10**-powers, history.subject.names(found), {"ratio": 10**powers})
+    return Finding(10**-powers, history.subject.names(found), {"ratio": 10**powers, "allowed": 1 / limit})
 
 
 def missing(history: History, limit: float) -> Finding | None:
@@ -73,7 +77,8 @@ def silent(history: History, limit: float) -> Finding | None:
     if not worst or (history.silent >= SILENCE).all():  # no gradient at all is a loss of exactly 0, not a sick layer
         return None
     units = int(np.sum(history.unit_layers == worst[0]))
-    numbers = {"dead": round(share[worst[0]] * units), "units": units}
+    numbers = {"dead": round(share[worst[0]] * units), "units": units, "updates": SILENCE}
+    numbers["rate"] = history.latest.learning_rate / 10
     return Finding(float(share[worst[0]]), history.subject.names(worst), numbers)
 
 
@@ -100,7 +105,8 @@ def saturated(history: History, limit: float) -> Finding | None:
     usual = median(norms)
     if usual <= 5 * limits[-1]:
         return None
-    return Finding(float(clipped.mean()), (), {"clip": limits[-1], "norm": usual, "better": rounded(usual)})
+    numbers = {"clip": limits[-1], "norm": usual, "times": usual / limits[-1], "better": rounded(usual)}
+    return Finding(float(clipped.mean()), (), numbers)
 
 
 RULES = (
@@ -109,17 +115,19 @@ RULES = (
         "critical",
         exploding,
         limit=2,
-        message="the gradient's norm is {norm:.3g}, {value:.0f} times the median of the last 100 updates{layers}",
-        suggestion="clip: global_clipnorm={clip:g}, the 90th percentile of the last 100 norms",
+        message="the gradient's norm is {norm:.3g}, {value:.3g} times (limit {allowed:.3g}) the median of the last 100 "
+        "updates{layers}",
+        suggestion="clip at the 90th percentile of the last 100 norms, global_clipnorm={clip:g}; where it is clipped "
+        "already, skip such updates with skip_spikes=6",
     ),
     HealthRule(
         "gradient_huge",
         "critical",
         huge,
         limit=1e4,
-        message="the gradient's norm is {norm:.3g}, {value:.0f} times that of the parameters{layers}",
-        suggestion="clip: global_clipnorm={clip:g}; scale the inputs to deviation 1; in a recurrent layer use an "
-        "orthogonal recurrent kernel, or LSTM",
+        message="the gradient's norm is {norm:.3g}, {value:.3g} times (limit {limit:g}) that of the parameters{layers}",
+        suggestion="clip: global_clipnorm={clip:g}; and scale the inputs to mean 0 and deviation 1 with "
+        "keras.layers.Normalization",
         hold=3,
     ),
     HealthRule(
@@ -127,8 +135,9 @@ RULES = (
         "warning",
         small_at_input,
         limit=1e-3,
-        message="gradients at the input are {ratio:.0f} times smaller than the largest{layers}",
-        suggestion="use ReLU or GELU with He initialisation, and normalisation or a residual connection every 2 layers",
+        message="gradients at the input are {ratio:.3g} times smaller (limit {allowed:.0f}) than the largest{layers}",
+        suggestion='use activation="relu" with kernel_initializer="he_normal", and keras.layers.LayerNormalization or '
+        "a residual connection every 2 layers",
         hold=4,
         every=5,
         causes=("no_gradient", "dead_units", "fp16_underflow", "symmetric_units", "weight_decay_dominant"),
@@ -138,7 +147,8 @@ RULES = (
         "warning",
         missing,
         limit=10,
-        message="{variables} trainable variables have had no gradient for {value:.0f} updates{layers}",
+        message="trainable variables have had no gradient for {value:.0f} updates (limit {limit:g}): "
+        "{variables}{layers}",
         suggestion="connect them to the loss (look for stop_gradient, or a layer whose output is not used), or set "
         "trainable=False",
     ),
@@ -147,8 +157,9 @@ RULES = (
         "warning",
         silent,
         limit=0.6,
-        message="{dead} of {units} units ({value:.0%}) get no gradient at all{layers}",
-        suggestion="lower the learning rate 10 times, and use LeakyReLU or a bias initialised to 0.01",
+        message="{dead} of {units} units ({value:.0%}, limit {limit:.0%}) have had no gradient at all for {updates} "
+        "updates{layers}",
+        suggestion='train with a tenth of the rate, learning_rate={rate:.1e}, and activation="leaky_relu"',
         needs="probe",
         hold=2,
         causes=("fp16_underflow", "no_gradient", "weight_decay_dominant"),
@@ -158,8 +169,8 @@ RULES = (
         "warning",
         same_columns,
         limit=0.9,
-        message="{value:.0%} of the units are equal, and will stay so{layers}",
-        suggestion="initialise the kernel at random: GlorotUniform, or HeNormal before ReLU",
+        message="{value:.0%} of the units are equal (limit {limit:.0%}), and will stay so{layers}",
+        suggestion='initialise the kernel at random: kernel_initializer="glorot_uniform", or "he_normal" before ReLU',
         needs="probe",
         hold=5,
     ),
@@ -168,9 +179,9 @@ RULES = (
         "warning",
         saturated,
         limit=0.9,
-        message="{value:.0%} of the last 50 updates were clipped at {clip:g}, and the usual norm is {norm:.3g}: the "
-        "learning rate is in effect {norm:.3g}/{clip:g} times lower",
-        suggestion="raise the limit to {better:g}, the median norm",
+        message="{value:.0%} of the last 50 updates (limit {limit:.0%}) were clipped at {clip:g}; the usual norm is "
+        "{norm:.3g}: the learning rate is in effect {times:.0f} times lower",
+        suggestion="clip at the median norm: global_clipnorm={better:g}",
         hold=20,
     ),
 )

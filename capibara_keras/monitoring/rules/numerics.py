@@ -22,7 +22,7 @@ def bad_parameter(history: History, limit: float) -> Finding | None:
         return None
     bad = np.flatnonzero(np.isinf(x.parameter_norms))
     layers = history.subject.names(np.unique(history.subject.layer_of[bad]))
-    return Finding(float(max(len(bad), 1)), layers, {"rate": x.learning_rate})
+    return Finding(float(max(len(bad), 1)), layers, {"rate": x.learning_rate / 10})
 
 
 def bad_loss(history: History, limit: float) -> Finding | None:
@@ -40,7 +40,9 @@ def bad_gradient(history: History, limit: float) -> Finding | None:
     if history.bad_gradients < needed:
         return None
     bad = np.unique(history.subject.layer_of[np.flatnonzero(np.isinf(x.gradient_norms))])
-    return Finding(float(history.bad_gradients), history.subject.names(bad[::-1]), {"rate": x.learning_rate / 10})
+    beside = ", and the loss is not" if math.isfinite(x.loss) else ""
+    numbers = {"rate": x.learning_rate / 10, "needed": needed, "beside": beside}
+    return Finding(float(history.bad_gradients), history.subject.names(bad[::-1]), numbers)
 
 
 def half_precision(history: History, limit: float) -> Finding | None:
@@ -68,7 +70,7 @@ def below_epsilon(history: History, limit: float) -> Finding | None:
         return None
     worst = np.argsort(-np.where(known, probe.below_epsilon, -1.0), kind="stable")
     layers = subject.names(list(dict.fromkeys(subject.layer_of[worst[probe.below_epsilon[worst] > limit]].tolist())))
-    return Finding(share, layers, {"epsilon": subject.epsilon})
+    return Finding(share, layers, {"epsilon": subject.epsilon, "lower": min(1e-8, subject.epsilon / 100)})
 
 
 RULES = (
@@ -77,8 +79,9 @@ RULES = (
         "critical",
         bad_parameter,
         limit=1,
-        message="weights are not finite{layers}",
-        suggestion="restore the last good weights, and go on with a learning rate 10 times lower than {rate:.1e}",
+        message="weights are NaN or infinite, in {value:.0f} of the variables{layers}",
+        suggestion='go back to the last good weights, as HealthMonitor(on_critical="rollback") does, and go on with a '
+        "tenth of the rate: learning_rate={rate:.1e}",
         once=True,
     ),
     HealthRule(
@@ -87,8 +90,8 @@ RULES = (
         bad_loss,
         limit=1,
         message="the loss is NaN or infinite",
-        suggestion="look for NaN in the data of this batch and for log(0) or 0/0 in the loss; the update can be "
-        'skipped (nonfinite="skip"); if it happens again lower the learning rate 10 times, to {rate:.1e}',
+        suggestion="look for NaN in the data of this batch and for log(0) or 0/0 in the loss; if there is none, train "
+        "with a tenth of the rate: learning_rate={rate:.1e}",
         causes=("nonfinite_parameter",),
         once=True,
     ),
@@ -97,9 +100,9 @@ RULES = (
         "critical",
         bad_gradient,
         limit=1,
-        message="the gradient is NaN or infinite (updates in a row: {value:.0f}), with a finite loss{layers}",
-        suggestion="look there for sqrt(0), log(0), 0/0 or a norm of zeros (add 1e-6 inside); in float16 scale the "
-        "loss; if it happens again lower the learning rate 10 times, to {rate:.1e}",
+        message="the gradient is NaN or infinite (updates in a row: {value:.0f}, limit {needed:.0f}){beside}{layers}",
+        suggestion="look there for sqrt(0), log(0), 0/0 or a norm of zeros, and add 1e-6 inside; in float16 set "
+        "loss_scale_factor=1024; if it happens again train with a tenth of the rate: learning_rate={rate:.1e}",
         causes=("nonfinite_parameter", "nonfinite_loss"),
         once=True,
     ),
@@ -108,9 +111,9 @@ RULES = (
         "warning",
         half_precision,
         limit=0.9,
-        message="gradients underflow in float16: up to {zero:.0%} of a layer's entries are 0 and the small ones are "
-        "multiples of 2^-24{layers}",
-        suggestion="scale the loss: keras.optimizers.LossScaleOptimizer, or loss_scale_factor=1024",
+        message="gradients underflow in float16: up to {zero:.0%} of a layer's entries are 0, and in {value:.0%} of "
+        "looks (limit {limit:.0%}) all small ones were multiples of 2^-24{layers}",
+        suggestion="scale the loss: loss_scale_factor=1024",
         needs="probe",
     ),
     HealthRule(
@@ -118,9 +121,9 @@ RULES = (
         "warning",
         below_epsilon,
         limit=0.5,
-        message="for {value:.0%} of the weights the root of the second moment is below epsilon={epsilon:g}: steps are "
-        "smaller than the learning rate says{layers}",
-        suggestion="lower epsilon to 1e-8",
+        message="for {value:.0%} of the weights (limit {limit:.0%}) the root of the second moment is below "
+        "epsilon={epsilon:g}: steps are smaller than the learning rate says{layers}",
+        suggestion="lower it: epsilon={lower:.0e}",
         needs="probe",
         hold=10,
         causes=("fp16_underflow", "no_gradient"),

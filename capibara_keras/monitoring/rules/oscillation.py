@@ -20,6 +20,12 @@ SWING, LEAST_SWING = 0.2, 0.01
 RISE = 2.0
 """Amplitudes that the loss rises by, in all, in a window that holds three periods at least: of a wave these are six."""
 
+DATA = 0.7
+"""Correlation with the losses of the same batches an epoch ago from which on the swing is that of the data."""
+
+LONGER = 1.5
+"""Epochs that a swing of one epoch may seem to take, so coarse are periods measured."""
+
 _QUADRATICS = {n: np.linalg.qr(np.vander(np.linspace(-1, 1, n), 3))[0] for n in WINDOWS}
 _HANN = {n: np.hanning(n) for n in WINDOWS}
 """An orthonormal basis of the trends that are taken off, and the taper."""
@@ -48,8 +54,18 @@ def _swing(history: History, losses: np.ndarray, limit: float) -> Finding | None
     beside_gain = swing > SWING * gained > 0 and swing > LEAST_SWING * level
     if not (share > limit and (beside_level or beside_gain)) or _rise(losses, n // (4 * peak)) < RISE * swing:
         return None
+    if history.order.is_undecided() or _is_of_the_data(history, losses, n / peak):
+        return None
     numbers = {"layer": "loss", "period": n / peak, "amplitude": swing / max(level, 1e-300)}
     return Finding(share, (), numbers | {"rate": history.latest.learning_rate / 3})
+
+
+def _is_of_the_data(history: History, losses: np.ndarray, period: float) -> bool:
+    """Whether the same batches swung so an epoch ago. What takes longer than an epoch is no order within it."""
+    then = history.order.same_losses_before(len(losses))
+    if not len(then) or period > LONGER * history.order.epoch_updates:
+        return False
+    return float(np.corrcoef(then, losses[-len(then) :])[0, 1]) > DATA
 
 
 def _rise(losses: np.ndarray, length: int) -> float:
@@ -64,8 +80,9 @@ RULES = (
         "warning",
         oscillation,
         limit=0.6,
-        message="the loss swings with a period of {period:.0f} updates, by {amplitude:.0%}",
-        suggestion="lower momentum (0.9 to 0.5) or the learning rate 3 times, to {rate:.1e}",
+        message="the loss swings by {amplitude:.0%} with a period of {period:.0f} updates, which has {value:.0%} "
+        "(limit {limit:.0%}) of the power of its changes",
+        suggestion="train with a third of the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=2,
         every=10,

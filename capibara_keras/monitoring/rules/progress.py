@@ -7,15 +7,18 @@ import math
 import numpy as np
 
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.indicators import typical_ratios
+from capibara_keras.monitoring.robust import block_medians, median, theil_sen
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import block_medians, median, slope_interval
 
 __all__ = ["RULES"]
 
 LATE, LEARNED = 500, 200
 """Updates before a loss at the baseline is more than a late start, and losses whose mean is compared with it. Healthy
 small trainings left the baseline as late as update 280."""
+
+FALLING = 0.6
+"""Share of batches whose loss is lower than an epoch ago from which on the loss falls, where their order repeats."""
 
 EXPLAINED = (
     "slow_progress",
@@ -52,8 +55,8 @@ def not_yet_learning(history: History, limit: float) -> Finding | None:
     baseline = history.subject.baseline_loss
     if math.isnan(baseline) or not 100 <= history.losses.count < LATE or _trained(history):
         return None
-    now = median(history.losses.last(30))
-    if not now > limit * min(baseline, history.first_loss):
+    now, floor = median(history.losses.last(30)), limit * min(baseline, history.first_loss)
+    if not (now > floor and median(history.epoch_losses(30)) > floor):
         return None
     return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
 
@@ -65,9 +68,10 @@ def not_learning(history: History, limit: float) -> Finding | None:
     if math.isnan(baseline) or history.losses.count < LATE or _trained(history):
         return None
     now = float(history.losses.last(LEARNED).mean())
-    if not now > limit * baseline:
+    if not (now > limit * baseline and history.epoch_losses(LEARNED).mean() > limit * baseline):
         return None
-    return Finding(now / baseline, (), {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE})
+    numbers = {"layer": "loss", "loss": now, "baseline": baseline, "late": LATE}
+    return Finding(now / baseline, (), numbers | {"rate": history.latest.learning_rate})
 
 
 def plateau(history: History, limit: float) -> Finding | None:
@@ -76,11 +80,24 @@ def plateau(history: History, limit: float) -> Finding | None:
     if len(losses) < 150:
         return None
     blocks, drop = block_medians(losses, 15), history.first_loss - history.best_loss
-    low, high = slope_interval(blocks)
+    _, low, high = theil_sen(np.arange(15.0), blocks)
     gain = float(blocks[:3].mean() - blocks[-3:].mean())
     if not (low <= 0 <= high or (drop > 0 and gain < limit * drop)):
         return None
-    return Finding(gain / drop if drop > 0 else 0.0, (), {"layer": "loss", "loss": float(blocks[-1]), "drop": drop})
+    if history.order.is_undecided() or _falls_in_each_place(history, losses, limit * drop):
+        return None
+    numbers = {"layer": "loss", "loss": float(blocks[-1]), "drop": drop, "rate": history.latest.learning_rate / 10}
+    return Finding(gain / drop if drop > 0 else 0.0, (), numbers)
+
+
+def _falls_in_each_place(history: History, losses: np.ndarray, least: float) -> bool:
+    """Whether the same batches had higher losses an epoch ago, by so much that they lose `least` in this time."""
+    then = history.order.same_losses_before(len(losses))
+    if not len(then):
+        return False
+    fall = then - losses[-len(then) :]
+    epochs = len(losses) / history.order.epoch_updates
+    return bool(np.mean(fall > 0) > FALLING and median(fall) * epochs > least)
 
 
 def _trained(history: History) -> bool:
@@ -95,9 +112,9 @@ RULES = (
         "warning",
         slow,
         limit=0.05,
-        message="the loss fell by {value:.1%} in all, and each update changes the median layer by {ratio:.1e} of its "
-        "norm",
-        suggestion="raise the learning rate 10 times, to {rate:.1e}",
+        message="the loss fell by {value:.1%} in all (limit {limit:.0%}), and each update changes the median layer by "
+        "{ratio:.1e} of its norm (limit 1e-4)",
+        suggestion="train with 10 times the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=3,
         every=10,
@@ -116,9 +133,9 @@ RULES = (
         "info",
         not_yet_learning,
         limit=0.97,
-        message="the loss is {loss:.3g}; a model that knows nothing has {baseline:.3g}",
-        suggestion="wait until update {late}: some tasks start late; a warmup of 100 updates and clipping at 1.0 help "
-        "the start",
+        message="the loss is {loss:.3g}, {value:.0%} (limit {limit:.0%}) of that of a model that knows nothing",
+        suggestion="wait until update {late}, some tasks start late; warmup_steps=100 and global_clipnorm=1.0 help the "
+        "start",
         needs="loss",
         hold=5,
         every=10,
@@ -129,9 +146,10 @@ RULES = (
         "warning",
         not_learning,
         limit=0.99,
-        message="the loss is {loss:.3g} after more than {late} updates; a model that knows nothing has {baseline:.3g}",
-        suggestion="check that labels belong to their inputs and that layers are trainable; try the learning rate 10 "
-        "times higher and 10 times lower",
+        message="after more than {late} updates the loss is {loss:.3g}, {value:.0%} (limit {limit:.0%}) of that of a "
+        "model that knows nothing",
+        suggestion="check that labels belong to their inputs, that layers are trainable and data shuffled; then let "
+        "capibara_keras.range_test find learning_rate, which is {rate:.1e} now",
         needs="loss",
         hold=3,
         every=10,
@@ -142,8 +160,9 @@ RULES = (
         "info",
         plateau,
         limit=0.005,
-        message="the loss has stayed near {loss:.3g} for 150 updates, after a gain of {drop:.3g}",
-        suggestion="if that is not good enough, lower the learning rate 10 times or enlarge the model",
+        message="the loss has stayed near {loss:.3g} for 150 updates, after a gain of {drop:.3g}: they brought "
+        "{value:.1%} of it (limit {limit:.1%}, or the noise)",
+        suggestion="if that is not good enough, go on with a tenth of the rate: learning_rate={rate:.1e}",
         needs="loss",
         hold=2,
         every=20,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from capibara_keras.monitoring.history import History
-from capibara_keras.monitoring.metrics import typical_ratios
+from capibara_keras.monitoring.indicators import typical_ratios
+from capibara_keras.monitoring.robust import median
 from capibara_keras.monitoring.rules.rule import Finding, HealthRule
-from capibara_keras.monitoring.statistics import median
 
 __all__ = ["RULES"]
 
 SETTLED, UNSETTLED = 15, 3
 """Until so many updates the ratio may be so many times the limit: the first ones of Adam are large by design."""
+
+RISEN = 1.5
+"""Times the first loss, from which on a start without warmup went up."""
 
 GROWN = 30
 """Updates in which the ratio of a layer that began at 0 says nothing: after t steps of one size it is 1/t or more."""
@@ -25,10 +28,12 @@ def too_large(history: History, limit: float) -> Finding | None:
     if history.updates < GROWN:
         ratios = np.where(history.first_parameters > 0, ratios, np.nan)
     usual = median(ratios[~np.isnan(ratios)])
-    if not usual > (limit if settled else UNSETTLED * limit):
+    allowed = limit if settled else UNSETTLED * limit
+    if not usual > allowed:
         return None
     worst = [i for i in np.argsort(-np.nan_to_num(ratios), kind="stable") if ratios[i] > limit]
-    return Finding(usual, history.subject.names(worst), {"rate": history.latest.learning_rate / 10})
+    numbers = {"rate": history.latest.learning_rate / 10, "allowed": allowed}
+    return Finding(usual, history.subject.names(worst), numbers)
 
 
 def too_small(history: History, limit: float) -> Finding | None:
@@ -82,12 +87,14 @@ def no_warmup(history: History, limit: float) -> Finding | None:
     if not history.rates.last()[0] >= 0.5 * history.peak_rate > 0:
         return None
     early = history.losses.last(5).mean() if len(history.losses) >= 5 else np.nan
-    rising = early > 1.5 * history.first_loss > 0
+    rising = early > RISEN * history.first_loss > 0
     ratios = typical_ratios(history, 5) if history.updates >= 10 and len(history.layer_changes) else np.full(1, np.nan)
     usual = median(ratios[~np.isnan(ratios)])
     if not (rising or usual > limit):
         return None
-    return Finding(usual, (), {"rate": x.learning_rate, "loss": early, "start": history.first_loss})
+    went_up = f"the loss went from {history.first_loss:.3g} to {early:.3g} (limit {RISEN:g} times)"
+    moved = f"an update changes the median layer by {usual:.1%} of its norm (limit {limit:.1%})"
+    return Finding(usual, (), {"rate": x.learning_rate, "seen": moved if usual > limit else went_up})
 
 
 RULES = (
@@ -96,8 +103,8 @@ RULES = (
         "warning",
         too_large,
         limit=0.1,
-        message="each update changes the median layer by {value:.0%} of its norm{layers}",
-        suggestion="lower the learning rate 10 times, to {rate:.1e}",
+        message="each update changes the median layer by {value:.0%} of its norm (limit {allowed:.0%}){layers}",
+        suggestion="train with a tenth of the rate: learning_rate={rate:.1e}",
         needs="measurement",
         hold=3,
         causes=("warmup_missing", "weight_decay_dominant"),
@@ -108,8 +115,8 @@ RULES = (
         "info",
         too_small,
         limit=1e-5,
-        message="each update changes the median layer by {value:.1e} of its norm",
-        suggestion="raise the learning rate 10 times, to {rate:.1e}, or lower epsilon to 1e-8",
+        message="each update changes the median layer by {value:.1e} of its norm (limit {limit:.0e})",
+        suggestion="train with 10 times the rate: learning_rate={rate:.1e}",
         needs="measurement",
         hold=5,
         causes=("lr_zero", "adam_epsilon_dominant", "fp16_underflow"),
@@ -119,8 +126,9 @@ RULES = (
         "warning",
         decay_dominates,
         limit=0.5,
-        message="weight decay makes up {value:.0%} of the update; the weights' norm fell from {start:.3g} to {now:.3g}",
-        suggestion="lower weight_decay 10 times",
+        message="weight decay makes up {value:.0%} of the update (limit {limit:.0%}); the weights' norm fell from "
+        "{start:.3g} to {now:.3g}",
+        suggestion="set weight_decay to a tenth of what it is",
         needs="measurement",
         hold=3,
     ),
@@ -129,7 +137,7 @@ RULES = (
         "warning",
         no_warmup,
         limit=0.02,
-        message="a transformer started at the full rate {rate:.1e}: the median layer changes by {value:.1%} per update",
+        message="a transformer started at the full rate {rate:.1e}, and {seen}",
         suggestion="warm the rate up over 2 / (1 - beta_2) updates: warmup_steps=2000 for beta_2=0.999",
         causes=("weight_decay_dominant",),
     ),
@@ -138,15 +146,17 @@ RULES = (
         "warning",
         rate_zero,
         limit=1e-6,
-        message="the learning rate has been {value:.1e} for 20 updates; it was {peak:.1e} at most",
-        suggestion="set min_lr_ratio=0.1, give the schedule more steps, or stop here",
+        message="the learning rate has been {value:.1e} for 20 updates; the limit is {limit:.0e} of the largest, "
+        "{peak:.1e}",
+        suggestion="stop here, or give the schedule a floor: min_lr_ratio=0.1",
     ),
     HealthRule(
         "lr_jump",
         "info",
         rate_jump,
         limit=4,
-        message="the learning rate went from {before:.1e} to {after:.1e} in one update",
-        suggestion="if it was not meant, use a schedule with warmup_steps=100",
+        message="the learning rate went from {before:.1e} to {after:.1e} in one update, {value:.1f} times (limit "
+        "{limit:g})",
+        suggestion="if that was not meant, use a schedule with warmup_steps=100",
     ),
 )

@@ -1,25 +1,19 @@
-"""The loss around a model's weights, from the model and a batch of data."""
+"""Along a random line, on a random plane, and on the plane of the path of training."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from capibara_keras import errors
-from capibara_keras.experiment import Batch, checked_data, checked_model, cut, movable, rows
+from capibara_keras.landscape.loss import Weights, computable, evaluation
 from capibara_keras.monitoring.directions import filter_normalised, path_plane, random_walk_share
 from capibara_keras.monitoring.landscape import LossLine, LossPlane
-from capibara_keras.progress import Progress
-from capibara_keras.snapshot import host_copy, preserved
 from capibara_keras.types import Variable
 
 __all__ = ["around", "loss_landscape", "trajectory_plane"]
-
-Weights = list[np.ndarray]
 
 POINTS = {"line": 41, "plane": 21}
 """Along each direction, unless told otherwise."""
@@ -75,7 +69,7 @@ def loss_landscape(
     span = errors.number("span", span, 0, open_low=True)
     seed = errors.integer("seed", seed, 0)
     distances = np.linspace(-span, span, points)
-    with _evaluation("loss_landscape", model, x, y, sample_weight, batch_size) as loss:
+    with evaluation("loss_landscape", model, x, y, sample_weight, batch_size) as loss:
         generator, origin = np.random.default_rng(seed), loss.origin
         directions = [filter_normalised(origin, generator) for _ in range(1 if kind == "line" else 2)]
         if not any(d.any() for d in directions[0]):
@@ -130,7 +124,7 @@ def trajectory_plane(
     points = errors.integer("points", points, 3)
     margin = errors.number("margin", margin, 0)
     updates = tuple(getattr(checkpoints, "updates", ()))
-    with _evaluation("trajectory_plane", model, x, y, sample_weight, batch_size) as loss:
+    with evaluation("trajectory_plane", model, x, y, sample_weight, batch_size) as loss:
         path = _checkpoints(getattr(checkpoints, "checkpoints", checkpoints), loss.variables)
         plane = path_plane(path)
         loss.origin = path[-1]
@@ -167,58 +161,10 @@ def around(landscape: Any, model: Any, batch: Any) -> LossLine | LossPlane | Non
     return loss_landscape(model, x, y, sample_weight=weights)
 
 
-class _Loss:
-    """The loss of a model on one batch, as a function of where its weights are."""
-
-    def __init__(self, model: Any, data: Batch, batch_size: int) -> None:
-        self.model, self.samples = model, rows(data)
-        starts = range(0, self.samples, batch_size)
-        self.parts = [data] if len(starts) == 1 else [cut(data, slice(i, i + batch_size)) for i in starts]
-        self.variables = movable(model)
-        self.origin: Weights = [_computable(host_copy(v)) for v in self.variables]
-
-    def __call__(self) -> float:
-        """The mean over all samples, with the weights that the model has now; `inf` if it is not finite."""
-        total = 0.0
-        for x, y, weights in self.parts:
-            logs = self.model.test_on_batch(x, y, weights, return_dict=True)
-            if "loss" not in logs:
-                raise errors.ConfigError(f"test_step of {self.model.name} returns no 'loss', but {sorted(logs)}")
-            total += float(logs["loss"]) * rows((x, y, weights))
-        return total / self.samples if math.isfinite(total) else math.inf
-
-    def at(self, directions: Sequence[Weights], places: np.ndarray, verbose: bool) -> np.ndarray:
-        """The loss at origin + Σ place[i] · direction[i], for each place."""
-        progress = Progress(len(places), verbose, "point")
-        losses = np.empty(len(places))
-        for k, place in enumerate(places):
-            for v, start, *moves in zip(self.variables, self.origin, *directions, strict=True):
-                v.assign(start + sum(np.asarray(a, start.dtype) * d for a, d in zip(place, moves, strict=True)))
-            losses[k] = self()
-            progress.step()
-        return losses
-
-
-@contextlib.contextmanager
-def _evaluation(what: str, model: Any, x: Any, y: Any, weights: Any, batch_size: int | None) -> Iterator[_Loss]:
-    """The model's loss, while its weights may be moved."""
-    model = checked_model(what, model)
-    data = checked_data(x, y, weights)
-    size = rows(data) if batch_size is None else errors.integer("batch_size", batch_size, 1)
-    with preserved(model, optimizer=False):
-        loss = _Loss(model, data, size)
-        here = loss()
-        if not math.isfinite(here):
-            raise errors.ConfigError(
-                f"{what}: the loss of {model.name} on this batch is not finite; look for NaN in x and y"
-            )
-        yield loss
-
-
 def _checkpoints(given: Any, variables: Sequence[Variable]) -> list[Weights]:
     shapes = [tuple(v.shape) for v in variables]
     try:
-        path = [[_computable(np.asarray(w)) for w in checkpoint] for checkpoint in given]
+        path = [[computable(np.asarray(w)) for w in checkpoint] for checkpoint in given]
     except (TypeError, ValueError) as error:
         raise errors.ConfigError(f"checkpoints: expected a list of lists of arrays, received {given!r}") from error
     for i, checkpoint in enumerate(path):
@@ -228,11 +174,6 @@ def _checkpoints(given: Any, variables: Sequence[Variable]) -> list[Weights]:
                 f"checkpoints[{i}]: expected the shapes of model.trainable_variables, {shapes}, received {found}"
             )
     return path
-
-
-def _computable(w: np.ndarray) -> np.ndarray:
-    """Half precision would lose the small steps."""
-    return w if w.dtype in (np.float32, np.float64) else w.astype(np.float32)
 
 
 def _odd(name: str, value: Any) -> int:

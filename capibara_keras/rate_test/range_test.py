@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
 from capibara_keras import errors
@@ -15,8 +12,7 @@ from capibara_keras.core import Core
 from capibara_keras.experiment import Batch, checked_model, endless
 from capibara_keras.monitoring.rate_range import RangeTest, ceiling, read_range
 from capibara_keras.progress import Progress
-from capibara_keras.rate import Pending, peak_of
-from capibara_keras.schedules import ConstantWithWarmup
+from capibara_keras.rate_test.adjustable import adjustable
 from capibara_keras.snapshot import preserved
 from capibara_keras.unwrap import optimizers_of
 
@@ -95,7 +91,7 @@ def range_test(
         """The update, and the mean loss before it."""
         return float(np.mean([_loss(model, next(batches)) for _ in range(micro_batches)]))
 
-    with preserved(model), _adjustable(model, optimizer) as set_rate:
+    with preserved(model), adjustable(model, optimizer) as set_rate:
         optimizer.training_mode()  # gradients are taken there
         losses = []
         for rate in rates:
@@ -149,43 +145,3 @@ def _diverged(losses: list[float]) -> bool:
         return True
     best = min(losses)
     return len(losses) > RECENT and float(np.median(losses[-RECENT:])) > ceiling(best, losses[0])
-
-
-@contextlib.contextmanager
-def _adjustable(model: Any, optimizer: Core) -> Iterator[Callable[[float], None]]:
-    """A function that sets the rate; inside, no schedule changes it. What Python attributes change is put back here,
-    and variables by whoever preserves them."""
-    source = optimizer._learning_rate
-    kept = {name: getattr(optimizer, name) for name in ("_attached", "_raised", "_weight", "_warned")}
-    scheduled = not isinstance(source, keras.Variable)
-
-    def follow(schedule: Any) -> None:
-        optimizer.attach()  # so that the steps that were traced are replaced here, and nobody is told to do it
-        optimizer._follow(schedule)  # no more than that: a schedule that waits for its total cannot be asked for a rate
-        if optimizer.attach():
-            model.make_train_function(force=True)
-
-    def set_rate(rate: float) -> None:
-        optimizer.learning_rate = rate
-
-    try:
-        if scheduled:
-            follow(ConstantWithWarmup(_peak(source)))
-            optimizer._multiplier().assign(1.0)
-        yield set_rate
-    finally:
-        if scheduled:
-            follow(source)
-        optimizer._set(**kept)
-
-
-def _peak(source: Any) -> float:
-    """Of a schedule, for decay that is relative to it; 1 where it cannot be told, and then nothing asks."""
-    if isinstance(source, Pending):
-        source = source.configuration.learning_rate
-    if isinstance(source, float):
-        return source or 1.0
-    try:
-        return peak_of(source) or 1.0
-    except errors.ConfigError:
-        return 1.0

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capibara_keras.monitoring.statistics import Ring, block_medians, deviation, kendall_tau, median, slope_interval
+from capibara_keras.monitoring.ring import Ring
+from capibara_keras.monitoring.robust import block_medians, deviation, kendall_tau, median, theil_sen
 
 FLOATS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
@@ -55,9 +56,6 @@ def test_kendall_of_noise_is_small() -> None:
 
 def test_slope_interval_covers_the_truth() -> None:
     """95 % nominally; exactly in 19 of 20."""
-    rng = np.random.default_rng(0)
-    covered = [
-        low <= 0.1 <= high
-        for low, high in (slope_interval(0.1 * np.arange(15) + rng.normal(size=15)) for _ in range(300))
-    ]
+    rng, t = np.random.default_rng(0), np.arange(15.0)
+    covered = [low <= 0.1 <= high for _, low, high in (theil_sen(t, 0.1 * t + rng.normal(size=15)) for _ in range(300))]
     assert 0.92 <= np.mean(covered) <= 0.99

@@ -15,15 +15,14 @@ import numpy as np
 
 from capibara_keras import errors
 from capibara_keras.files import writable_directory, write_whole
-from capibara_keras.monitoring.palette import BLUE, GREEN, LEVEL_COLOURS, ORANGE, PURPLE, RED
+from capibara_keras.monitoring.marks import finish, line, marks, rug
+from capibara_keras.monitoring.palette import BLUE, GREEN, PURPLE, RED
 from capibara_keras.monitoring.reader import TrainingHistory, read
+from capibara_keras.monitoring.scales import count, scale
 
 __all__ = ["PLOTS", "generate"]
 
 Numbers = dict[str, np.ndarray]
-
-LISTED = 5
-"""Kinds of alerts that the legend names."""
 
 USUAL = (1e-4, 1e-2)
 """Where the change of the parameters as a share of their norm usually lies in one update."""
@@ -68,35 +67,40 @@ def path_numbers(h: TrainingHistory) -> Numbers:
 
 
 def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
-    """One line."""
+    """One line, on an axis from 0 on."""
     axes = figure.subplots()
-    _line(axes, n["x"], n["rate"], BLUE, "learning rate")
+    line(axes, n["x"], n["rate"], BLUE, "learning rate")
+    if np.isfinite(n["rate"]).any() and np.nanmax(n["rate"]) > 0:
+        axes.set_ylim(0, 1.05 * np.nanmax(n["rate"]))
+    count(axes.xaxis)
     axes.set(title="Learning rate", ylabel="learning rate", xlabel=_counted(h))
 
 
 def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
-    """Norm and limit on a log axis; what the axis cannot show is a mark at its edge."""
+    """Norm and limit; what the axis cannot show is a mark at its edge."""
     axes = figure.subplots()
-    _log_if_positive(axes, n["norm"], n["limit"])
-    _line(axes, n["x"], n["norm"], BLUE, "before clipping")
+    count(axes.xaxis)
+    scale(axes, n["norm"], n["limit"])
+    line(axes, n["x"], n["norm"], BLUE, "before clipping")
     if np.isfinite(n["limit"]).any():
-        _line(axes, n["x"], n["limit"], GREEN, "limit of clipping", linestyle="--")
-    _marks(axes, n["x"], n["norm"], n["clipped"], "clipped")
-    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
-    _rug(axes, n["x"], n["zero"], 0.03, PURPLE, "v", "zero")
+        line(axes, n["x"], n["limit"], GREEN, "limit of clipping", linestyle="--")
+    marks(axes, n["x"], n["norm"], n["clipped"], "clipped")
+    rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
+    rug(axes, n["x"], n["zero"], 0.03, PURPLE, "v", "zero")
     axes.set(title="Norm of the gradient", ylabel="L2 norm (units of loss / units of weight)", xlabel=_counted(h))
 
 
 def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The ratio with its usual band, and below it the two norms."""
     upper, lower = figure.subplots(2, 1, sharex=True)
-    _log_if_positive(upper, n["ratio"])
+    count(lower.xaxis)
+    scale(upper, n["ratio"])
     upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
-    _line(upper, n["x"], n["ratio"], BLUE, "change / norm")
-    _marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
-    _log_if_positive(lower, n["parameters"], n["change"])
-    _line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
-    _line(lower, n["x"], n["change"], GREEN, "their change")
+    line(upper, n["x"], n["ratio"], BLUE, "change / norm")
+    marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
+    scale(lower, n["parameters"], n["change"])
+    line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
+    line(lower, n["x"], n["change"], GREEN, "their change")
     upper.set(title="How far an update moves the parameters", ylabel="change / norm (share)")
     lower.set(ylabel="L2 norm (units of weight)", xlabel=_counted(h))
 
@@ -104,8 +108,8 @@ def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
 def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The loss where training went, and nowhere else."""
     axes = figure.subplots()
-    _line(axes, n["x"], n["loss"], BLUE, "loss")
-    _rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
+    line(axes, n["x"], n["loss"], BLUE, "loss")
+    rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
     axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")
 
@@ -164,7 +168,7 @@ def generate(
         figures[name] = Figure(figsize=(8, 6.5 if name == "parameter_updates" else 4.5), layout="constrained")
         numbers = plot.numbers(history)
         plot.draw(figures[name], numbers, history)
-        _finish(figures[name], numbers["x"], history)
+        finish(figures[name], numbers["x"], history)
     if not save:
         return figures
     directory = writable_directory("plot_directory", plot_directory)
@@ -196,65 +200,8 @@ def _lacks(missing: dict[str, list[str]]) -> str:
     return f"numbers are missing: {plots} ({sources})"
 
 
-# Drawing -------------------------------------------------------------------------------------------------
-
-
 def _counted(h: TrainingHistory) -> str:
     return f"{h.unit} (index)"
-
-
-def _log_if_positive(axes: Any, *series: np.ndarray) -> None:
-    if any((np.isfinite(s) & (s > 0)).any() for s in series):
-        axes.set_yscale("log", nonpositive="mask")
-
-
-def _line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:
-    """What is known, joined over what was not measured; broken where a value is not finite, and where training went
-    back to an earlier update."""
-    keep = ~np.isnan(y)
-    x, y = x[keep], np.where(np.isfinite(y[keep]), y[keep], np.nan)
-    back = np.flatnonzero(np.diff(x) < 0) + 1
-    x, y = np.insert(x, back, np.nan), np.insert(y, back, np.nan)
-    alone = np.isfinite(y) & ~np.isfinite(np.append(y[1:], np.nan)) & ~np.isfinite(np.insert(y[:-1], 0, np.nan))
-    axes.plot(x, y, linestyle, color=colour, linewidth=1.3, label=label)
-    if alone.any():
-        axes.plot(x[alone], y[alone], ".", color=colour)
-
-
-def _marks(axes: Any, x: np.ndarray, y: np.ndarray, where: np.ndarray, label: str) -> None:
-    if where.any():
-        axes.plot(x[where], y[where], "o", color=ORANGE, markersize=3.5, markerfacecolor="none", label=label)
-
-
-def _rug(axes: Any, x: np.ndarray, where: np.ndarray, height: float, colour: str, marker: str, label: str) -> None:
-    """Marks at a height of the axes, for values that have no place on them."""
-    if where.any():
-        transform = axes.get_xaxis_transform()
-        y = np.full(int(where.sum()), height)
-        axes.plot(x[where], y, marker, color=colour, markersize=5, linestyle="", transform=transform, label=label)
-
-
-def _finish(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
-    """Alerts as upright lines, the worst named first, a grid, and one legend below everything."""
-    levels = list(LEVEL_COLOURS)
-    alerts = sorted(h.alerts, key=lambda alert: -levels.index(alert.level) if alert.level in levels else -len(levels))
-    kinds = list(dict.fromkeys((alert.level, alert.id) for alert in alerts))
-    styles = [":", "-.", "--", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2))]
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        for alert in alerts:
-            k = kinds.index((alert.level, alert.id))
-            place = x[np.argmin(np.abs(h.step - alert.step))]
-            if k < LISTED:
-                label, colour, style = f"{alert.level}: {alert.id}", LEVEL_COLOURS.get(alert.level, RED), styles[k]
-            else:
-                label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#BBBBBB", "-"
-            axes.axvline(place, color=colour, linewidth=1.2, linestyle=style, zorder=1, label=label)
-        axes.grid(alpha=0.25)
-        axes.title.set_fontsize(11)
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 # Files ---------------------------------------------------------------------------------------------------

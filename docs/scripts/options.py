@@ -49,7 +49,7 @@ MEANING = {
     "lookahead_steps": "go back part of the way every so many updates; nothing for never.",
     "lookahead_alpha": "the part of the way that is kept, in (0, 1].",
     "split": "orthogonalise so many equal parts of the last axis each by itself.",
-    "use_scheduler": "False keeps the schedule's options but does not use them.",
+    "use_scheduler": "False keeps the schedule's options but does not use them: the rate is `learning_rate`.",
     "weight_decay": "the decay rate; nothing for none.",
     "differential_learning_rates": "pattern → multiplier of the rate.",
     "sync_batchnorm": "let the callback adjust `BatchNormalization` layers; see [distribution](distribution.md).",

@@ -94,7 +94,7 @@ def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The ratio with its usual band, and below it the two norms."""
     upper, lower = figure.subplots(2, 1, sharex=True)
     count(lower.xaxis)
-    scale(upper, n["ratio"])
+    scale(upper, n["ratio"], np.array(USUAL))
     upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
     line(upper, n["x"], n["ratio"], BLUE, "change / norm")
     marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")

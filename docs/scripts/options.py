@@ -182,8 +182,8 @@ This page is written by [docs/scripts/options.py](scripts/options.py). Do not ed
 the same ones; their arguments that Keras has too come first, with Keras' positions and defaults. `reconfigure`, the
 `configure_*` methods and `OptimizerConfig` use the same names. An unknown name is an error that names the nearest one.
 
-The column *default* is that of `Optimizer`. Those of the classes are others [in a few places](#defaults-of-the-classes),
-mostly because Keras' are.
+The column *default* is that of `Optimizer`. [A few classes](#defaults-of-the-classes) have others, mostly because Keras
+has.
 
 The column *after build* says what happens when the option changes once the optimizer has made its state:
 

@@ -96,7 +96,7 @@ RULES = (
         "warning",
         too_large,
         limit=0.1,
-        message="each update changes the median layer by {value:.0%} of its norm{layers}",
+        message="each update changes the median layer by {value:.2g} times its norm{layers}",
         suggestion="lower the learning rate 10 times, to {rate:.1e}",
         needs="measurement",
         hold=3,

@@ -9,7 +9,7 @@ import keras
 
 from capibara_keras.plan import Plan
 from capibara_keras.records import Record
-from capibara_keras.rules import UpdateRule, Wrapper
+from capibara_keras.rules import Rule, UpdateRule, Wrapper
 from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
 
@@ -23,7 +23,7 @@ class VariableDescription(Record):
     Args:
         path, shape, dtype: of the variable.
         group: pattern of its group, "" for none.
-        algorithm: name of its rule.
+        algorithm: name of its rule; of what the rule has for vectors, where that is another.
         rate: multiplier of the learning rate.
         weight_decay: 0 where none acts.
         state_bytes: of its slots, average and accumulator.
@@ -58,7 +58,7 @@ def describe(
             shape=tuple(v.shape),
             dtype=keras.backend.standardize_dtype(v.dtype),
             group=patterns[p.group],
-            algorithm=_title(plan.groups[p.group].rule),
+            algorithm=_title(plan.groups[p.group].rule, tuple(v.shape)),
             rate=p.rate,
             weight_decay=decays[p.group] if p.decays else 0.0,
             state_bytes=sum(_bytes(s) for s in [*row.slots.values(), row.average, row.accumulator] if s is not None),
@@ -93,10 +93,12 @@ def table(rows: Sequence[VariableDescription], notes: Sequence[str] = ()) -> str
     return "\n".join(line.rstrip() for line in [*lines, *notes])
 
 
-def _title(rule: UpdateRule) -> str:
-    """The rule's name, with its modifiers around it."""
+def _title(rule: UpdateRule, shape: tuple[int, ...]) -> str:
+    """The name of what the variable gets, with modifiers around it."""
     name = type(rule).__name__
-    return f"{name}({_title(rule.rule)})" if isinstance(rule, Wrapper) else name
+    if isinstance(rule, Wrapper):
+        return f"{name}({_title(rule.rule, shape)})"
+    return rule.name_for(shape) if isinstance(rule, Rule) else name
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -150,7 +150,8 @@ def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:
     idle = [pattern for pattern in patterns if not any(groups.matches(pattern, path) for path in paths)]
     if configuration.weight_decay or any(group.weight_decay for group in configuration.groups):
         excluded = [pattern for pattern in configuration.weight_decay_exclude if pattern != VECTORS]
-        idle += [pattern for pattern in excluded if not any(re.search(pattern, path) for path in paths)]
+        if not any(re.search(pattern, path) for pattern in excluded for path in paths):  # else one of a usual list
+            idle += excluded
     if idle:
         shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         names = ", ".join(map(repr, dict.fromkeys(idle)))

@@ -1,6 +1,6 @@
 """The project's founding document, second half: gradients, metrics, plots, convergence and tuning, as it writes them.
 
-    python examples/seed_training.py            # about a minute
+    python examples/seed_training.py            # about 6 minutes
     python examples/seed_training.py --quick    # a short search
 
 Its model and data are a small regression here.

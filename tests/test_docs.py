@@ -238,6 +238,13 @@ def test_the_mathematics_has_every_algorithm() -> None:
     assert page.count("```text") > 40 and "Kingma & Ba 2015" in page
 
 
+def test_docstrings_are_markdown() -> None:
+    """Examples are code, and an argument that is above 0 is no quotation."""
+    as_markdown = script("docstrings")["as_markdown"]
+    assert as_markdown("Add.\n\n>>> 1 + 1\n2\n\nNow.") == "Add.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nNow."
+    assert as_markdown("Args:\n    a: > 0.\n    b: 1 > 0.") == "Args:\n    a: \\> 0.\n    b: 1 > 0."
+
+
 @pytest.mark.slow
 def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
     """Strictly; `make test` builds it too. Every name is in the inventory, and no page loads a thing from afar."""
@@ -247,6 +254,7 @@ def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
     for page in tmp_path.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(?:https?:)?//", html), page
+        assert "<blockquote>" not in html, f"{page}: an example or an argument became a quotation"
     inventory = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"zlib.\n", 1)[1]).decode()
     for names in script("site")["names_by_area"]().values():
         assert not [name for name in names if f"{name} py:" not in inventory]

@@ -71,7 +71,7 @@ def test_diagnosis() -> None:
     """What is broken is named, and the healthy network is left in peace."""
     reports = dict(part.split(": mean loss ", 1) for part in example("diagnose_sick_training.py").strip().split("\n\n"))
     expected = {
-        "a learning rate of 3": "% of its norm",
+        "a learning rate of 3": " times its norm",
         "a NaN in batch 60": "at update 60",
         "units that never fire": "32 of 32 units",
         "all units start equal": "units are equal",

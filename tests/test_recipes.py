@@ -220,6 +220,17 @@ def test_without_a_recipe_nothing_is_made_up() -> None:
     assert named["epsilon"].startswith("default") and named["weight_decay"] == "given by you"
 
 
+def test_a_schedule_is_used_by_itself_and_advice_is_called_advice() -> None:
+    texts: list[str] = []
+    optimizer = Optimizer.create_finetuning_optimizer("text_classification", "small", 3)
+    choices = {c.option: c for c in optimizer.explain(texts.append)}
+    assert choices["use_scheduler"].reason.startswith("default") and choices["epochs"].value == 20
+    assert "advice: epochs = 20" in texts[0] and "\nepochs" not in texts[0]
+    optimizer.use_scheduler = False
+    reasons = {c.option: c.reason for c in optimizer.explain(print_fn=quiet)}
+    assert reasons["use_scheduler"] == "given by you"
+
+
 # Memory -----------------------------------------------------------------------------------------------------
 def network() -> keras.Model:
     return keras.Sequential(

@@ -36,10 +36,11 @@ class GradientAccumulationScheduler(Attach):
             raise errors.ConfigError(
                 f"schedule: expected a dictionary from epochs to micro-batches, received {schedule!r}"
             )
-        self.schedule = {
+        checked = {
             errors.integer("schedule: epoch", epoch, 0): errors.integer(f"schedule[{epoch}]", steps, 1)
-            for epoch, steps in sorted(schedule.items())
+            for epoch, steps in schedule.items()
         }
+        self.schedule = dict(sorted(checked.items()))
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Have the optimizer keep a window, also while one micro-batch fills it."""

@@ -24,6 +24,8 @@ class Configurable(Rated):
     """The options of the configuration as attributes."""
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "learning_rate":  # Keras would first read the rate, which a schedule may not know yet
+            return self._assign_rate(value)
         if name == "loss_scale_factor" and self.__dict__.get("_options"):
             self._set(_wrapped=True)  # by a Keras wrapper, which scales the loss itself and never asks this one
         if name in self.__dict__.get("_options", {}) and name != "loss_scale_factor":
@@ -32,6 +34,7 @@ class Configurable(Rated):
             if name == "loss_scale_factor" and "_config" in self.__dict__:  # Keras' wrappers assign it
                 self._set(_config=dataclasses.replace(self._config, loss_scale_factor=value))
             super().__setattr__(name, value)
+        return None
 
     def reconfigure(self, options: Mapping[str, Any]) -> None:
         """Change options; all or none of them.
@@ -71,14 +74,16 @@ class Configurable(Rated):
         elif self.built:
             self._assemble()
         before, now = ((c.schedule, c.learning_rate) if c.use_scheduler and c.schedule else None for c in (old, new))
-        if now is None and new.learning_rate != old.learning_rate:
-            self.learning_rate = new.learning_rate
         if now is None and before is not None:
-            self._follow(ConstantWithWarmup(float(self.learning_rate)))
+            rate = new.learning_rate
+            self.learning_rate = rate if callable(rate) else ConstantWithWarmup(rate)
         elif now != before:
             self._resolve_schedule()
-        elif structure(new) != structure(old):
-            self._retrace()
+        else:
+            if now is None and new.learning_rate != old.learning_rate:
+                self.learning_rate = new.learning_rate
+            if structure(new) != structure(old):
+                self._retrace()
 
     def _schedule(self, plan: SchedulePlan) -> None:
         """Take a schedule, complete or to be completed; a rate assigned on top of the last one is forgotten."""

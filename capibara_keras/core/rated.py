@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from typing import Any
 
@@ -29,10 +30,15 @@ class Rated(Readable):
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
+        self._assign_rate(value)
+
+    def _assign_rate(self, value: Any) -> None:
         value = config.rate(value)
         if callable(value):
             if self._rate_multiplier is not None:
                 self._rate_multiplier.assign(1.0)
+            if self._config.use_scheduler:  # else the next `attach` would go back to the schedule of the options
+                self._adopt(dataclasses.replace(self._config, use_scheduler=False))
             self._follow(value)
         elif isinstance(self._learning_rate, keras.Variable):
             self._learning_rate.assign(value)

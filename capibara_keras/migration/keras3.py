@@ -55,9 +55,11 @@ def translation_of(optimizer: Any) -> Translation:
         ConfigError: another class.
     """
     name = type(optimizer).__name__
-    if isinstance(optimizer, str):
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise errors.ConfigError(f"from_keras: expected an optimizer of Keras, received {optimizer!r}")
     if name not in TRANSLATIONS or getattr(keras.optimizers, name, None) is not type(optimizer):
+        if type(optimizer).__module__.startswith("capibara_keras."):
+            raise errors.ConfigError(f"from_keras: {name} {optimizer.name!r} is of this package already; use it as is")
         shown = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
         raise errors.ConfigError(
             f"from_keras: {shown} has no counterpart here. Allowed: objects of exactly keras.optimizers."

@@ -164,8 +164,8 @@ class Looking(Stepping):
 
         >>> import capibara_keras as ck
         >>> plots = ck.Optimizer("sgd").generate_training_plots({"gradient_norm": [3.0, 2.0]})
-        >>> plots["gradient_norm_evolution"].axes[0].get_yscale()
-        'log'
+        >>> plots["gradient_norm_evolution"].axes[0].get_title()
+        'Norm of the gradient'
         """
         landscape = around(landscape, model, batch)
         return plots.generate(metrics_history, plot_types, save_plots, plot_directory, landscape)
@@ -215,8 +215,9 @@ class Looking(Stepping):
         recipe = None if configuration.recipe is None else remade(configuration.recipe, sizes)
         defaults = config.parse({"algorithm": configuration.algorithm}).to_options() | _defaults_of(type(self))
         choices = explained(configuration.to_options(), recipe, defaults)
-        print_fn(text_of(choices))
-        return choices
+        advice = list(recipe.advice) if recipe else []
+        print_fn(text_of(choices, advice))
+        return choices + advice
 
     def memory_report(self, model: Any = None) -> MemoryReport:
         """Bytes of parameters, gradients and state on each device; `print` shows them as a table.

@@ -98,9 +98,9 @@ def finetuning(
 
 def _warmup(examples: float, few: bool) -> Choice:
     if few:
-        reason = f"{examples:.3g} examples are few: runs fail without warmup"
+        reason = f"{examples:,.0f} examples are few: runs fail without warmup"
         return Choice("warmup_ratio", 0.1, reason, "Mosbach et al. 2021")
-    return Choice("warmup_ratio", 0.06, f"for {examples:.3g} examples a little is enough", "Liu et al. 2019, Table 10")
+    return Choice("warmup_ratio", 0.06, f"for {examples:,.0f} examples a little is enough", "Liu et al. 2019, Table 10")
 
 
 def finetuning_options() -> dict[str, Any]:

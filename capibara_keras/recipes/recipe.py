@@ -62,19 +62,22 @@ class Recipe:
         return {c.option: copy(c.value) for c in self.choices} | {"recipe": {"name": self.name, **self.arguments}}
 
 
-def text_of(choices: Sequence[Choice]) -> str:
-    """Choices for people to read.
+def text_of(choices: Sequence[Choice], advice: Sequence[Choice] = ()) -> str:
+    """Choices for people to read, and behind them what is only advice.
 
     >>> print(text_of([Choice("beta_2", 0.95, "usual for language models", "Brown et al. 2020")]))
     beta_2 = 0.95
         usual for language models [Brown et al. 2020]
+    >>> print(text_of([], [Choice("epochs", 20, "more epochs make runs agree")]))
+    advice: epochs = 20
+        more epochs make runs agree
     """
     lines = []
-    for choice in choices:
+    for name, choice in [*((c.option, c) for c in choices), *((f"advice: {c.option}", c) for c in advice)]:
         reason = choice.reason + (f" [{choice.source}]" if choice.source else "")
         value = f"{choice.value:.3g}" if isinstance(choice.value, float) else f"{choice.value}"
         lines += [
-            f"{choice.option} = {value}",
+            f"{name} = {value}",
             *textwrap.wrap(reason, 100, initial_indent="    ", subsequent_indent="    "),
         ]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from capibara_keras.recipes.finetuning import finetuning
 from capibara_keras.recipes.pretraining import pretraining
 from capibara_keras.recipes.recipe import Choice, Recipe
 from capibara_keras.recipes.research import research
+from capibara_keras.schedules import OPTION_NAMES
 
 __all__ = ["RECIPES", "explained", "remade"]
 
@@ -45,7 +46,7 @@ def remade(recipe: Mapping[str, Any], variables: Variables | None = None) -> Rec
 
 
 def explained(options: Mapping[str, Any], recipe: Recipe | None, defaults: Mapping[str, Any]) -> list[Choice]:
-    """Every option that is set, with its reason.
+    """Every option that is set, with its reason; not the recipe's advice.
 
     Args:
         options: of the configuration, flat.
@@ -53,6 +54,7 @@ def explained(options: Mapping[str, Any], recipe: Recipe | None, defaults: Mappi
         defaults: of the algorithm alone.
     """
     known = {choice.option: choice for choice in recipe.choices} if recipe else {}
+    defaults = {**defaults, "use_scheduler": not OPTION_NAMES.isdisjoint(options)}
     found = []
     for name, value in options.items():
         if name == "recipe":
@@ -67,7 +69,7 @@ def explained(options: Mapping[str, Any], recipe: Recipe | None, defaults: Mappi
                 found.append(Choice(name, value, "default of the algorithm or of this package"))
         else:
             found.append(Choice(name, value, "given by you"))
-    return found + (list(recipe.advice) if recipe else [])
+    return found
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -173,6 +173,10 @@ class Rule:
         betas = {name: 1 - getattr(s, f"one_minus_{name}") for name in self.betas}
         return s.replace(fresh=ops.ones_like(t), **betas)
 
+    def name_for(self, shape: Shape) -> str:
+        """What a variable of this shape gets, for people to read: some rules have another for vectors."""
+        return type(self).__name__
+
     def evaluation(self, p: Tensor, slots: tuple[Tensor, ...]) -> Tensor:
         return p
 

@@ -83,6 +83,9 @@ class Muon(Rule):
             raise errors.ConfigError(f"split: {self.split} does not divide the last axis of a kernel of shape {shape}")
         return (Slot("momentum"),) if len(shape) > 1 else (Slot("m"), Slot("v"))
 
+    def name_for(self, shape: Shape) -> str:
+        return "Muon" if len(shape) > 1 else "AdamW"
+
     def prepare(self, s: Scalars, t: Scalar) -> Scalars:
         s = super().prepare(s, t)
         return s.replace(

@@ -62,6 +62,9 @@ class Soap(Rule):
         # The rounding of m in few bits would be divided by a second moment that has not seen it.
         return Slot("m", moment=False), Slot("v"), *kronecker.declared(shape, self.max_precondition_dim)
 
+    def name_for(self, shape: Shape) -> str:
+        return "Soap" if len(shape) > 1 else "Adam"
+
     @property
     def neutral(self) -> dict[str, float]:
         return super().neutral | {"keep": 1, "one_minus_keep": 0, "refreshes": 0, "first": 0}

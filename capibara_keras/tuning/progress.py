@@ -17,9 +17,9 @@ def line(record: TrialRecord, search: Search, metric: str, steps: int) -> str:
     width = len(str(search.max_trials))
     best = search.best()
     parts = [
-        f"trial {done:>{width}}/{search.max_trials}",
+        f"{done:>{width}}/{search.max_trials}  trial {record.number:>{width}}",
         f"{metric} {number(record.score)}" if math.isfinite(record.score) else record.status,
-        f"best {number(best.score)} (#{best.number})" if best else "no result yet",
+        f"best {number(best.score)} (trial {best.number})" if best else "no result yet",
         f"{record.status} at {record.steps}/{steps}" if record.steps < steps else f"{steps} steps",
         duration(record.seconds),
     ]

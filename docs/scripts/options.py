@@ -46,11 +46,11 @@ TOPICS = {
 }
 
 MEANING = {
-    "lookahead_steps": "go back part of the way every so many updates; nothing for never.",
+    "lookahead_steps": "go back part of the way every so many updates; `None` for never.",
     "lookahead_alpha": "the part of the way that is kept, in (0, 1].",
     "split": "orthogonalise so many equal parts of the last axis each by itself.",
-    "use_scheduler": "False keeps the schedule's options but does not use them.",
-    "weight_decay": "the decay rate; nothing for none.",
+    "use_scheduler": "False keeps the schedule's options but does not use them: the rate is `learning_rate`.",
+    "weight_decay": "the decay rate; `None` for no decay.",
     "differential_learning_rates": "pattern → multiplier of the rate.",
     "sync_batchnorm": "let the callback adjust `BatchNormalization` layers; see [distribution](distribution.md).",
     "beta_1": "decay rate of the first moment, in [0, 1).",
@@ -182,8 +182,8 @@ This page is written by [docs/scripts/options.py](scripts/options.py). Do not ed
 the same ones; their arguments that Keras has too come first, with Keras' positions and defaults. `reconfigure`, the
 `configure_*` methods and `OptimizerConfig` use the same names. An unknown name is an error that names the nearest one.
 
-The column *default* is that of `Optimizer`. The classes that Keras has too have [Keras' defaults](parity.md#arguments):
-`epsilon` is 1e-07 there, and `AdamW` decays by 0.004.
+The column *default* is that of `Optimizer`. [A few classes](#defaults-of-the-classes) have others, mostly because Keras
+has.
 
 The column *after build* says what happens when the option changes once the optimizer has made its state:
 
@@ -205,6 +205,7 @@ def page() -> str:
         ]
         parts.append(f"## {topic}\n\n{markdown(('option', 'aliases', 'default', 'meaning', 'after build'), rows)}\n")
     parts.append(f"## Options of the algorithms\n\n{_rules_table()}\n")
+    parts.append(f"## Defaults of the classes\n\nWhere `Optimizer` has others.\n\n{_classes_table()}\n")
     parts.append(_schedule_section())
     return "\n".join(parts)
 
@@ -220,6 +221,17 @@ def _rules_table() -> str:
         of = ", ".join(f"`{algorithm}`" for algorithm in algorithms)
         rows.append((*_named(name), of, _rule_defaults(name, algorithms), text, after_build(algorithms[0], name)))
     return markdown(("option", "aliases", "algorithms", "default", "meaning", "after build"), rows)
+
+
+def _classes_table() -> str:
+    rows = []
+    for algorithm in ck.algorithms():
+        ours = getattr(ck, algorithm.class_name)().get_config()
+        general = ck.Optimizer(algorithm.name).get_config()
+        cells = [f"`{name}={value!r}`" for name, value in ours.items() if name != "name" and value != general[name]]
+        if cells:
+            rows.append((f"`{algorithm.class_name}`", ", ".join(cells)))
+    return markdown(("class", "defaults"), rows)
 
 
 def _rule_default(algorithm: str, name: str) -> Any:

@@ -15,10 +15,15 @@ from typing import Any
 DOCS = Path(__file__).parents[1]
 PACKAGE = DOCS.parent / "capibara_keras"
 
+CLASSES = (
+    "One class per algorithm, with Keras' arguments where Keras has it. "
+    "`options` are [all others](../options.md). Methods and attributes are those of [`Optimizer`](optimizer.md)."
+)
+
 AREAS = {
-    "constructors": ("reference/algorithms.md", "Algorithms", "One class per algorithm, with Keras' arguments."),
+    "constructors": ("reference/algorithms.md", "Algorithms", CLASSES),
     "callbacks": ("reference/callbacks.md", "Callbacks", "Each of them also tells the optimizer what `Attach` does."),
-    "schedules": ("reference/schedules.md", "Schedules", "Learning rates as functions of the update."),
+    "schedules": ("reference/schedules.md", "Schedules", "Functions of the update; `Schedule` has what all share."),
     "monitoring": ("reference/monitoring.md", "Monitoring", "Metrics, alerts, convergence: NumPy alone."),
     "recipes": ("reference/recipes.md", "Recipes", "Configurations with reasons and sources."),
     "tuning": ("reference/tuning.md", "Tuning", "Searching the options of an optimizer."),
@@ -27,6 +32,9 @@ AREAS = {
     "": ("reference/optimizer.md", "Optimizer and configuration", "`Optimizer`, its options, records and errors."),
 }
 """Subpackage -> page, title, introduction; "" for what is in none of them."""
+
+OWN_MEMBERS = {"constructors", "callbacks", "schedules"}
+"""Pages of many classes of one base, which tells what all of them have."""
 
 MATHEMATICS = "mathematics.md"
 
@@ -75,7 +83,8 @@ def names_by_area() -> dict[str, list[str]]:
 def reference(area: str, names: list[str]) -> str:
     """A page of the API reference."""
     _, title, introduction = AREAS[area]
-    return "\n\n".join([f"# {title}", introduction, *(f"::: {name}" for name in names)]) + "\n"
+    options = "\n    options:\n      inherited_members: false" if area in OWN_MEMBERS else ""
+    return "\n\n".join([f"# {title}", introduction, *(f"::: {name}{options}" for name in names)]) + "\n"
 
 
 # Mathematics -----------------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ def test_k_can_be_changed_in_the_middle_of_a_window() -> None:
         assert w.numpy().item() == -3.0
 
 
-@pytest.mark.parametrize("schedule", [{}, {-1: 2}, {0: 0}, {0: 1.5}, {0.5: 2}, {0: "2"}, [1, 2], 4, None])
+@pytest.mark.parametrize(
+    "schedule", [{}, {-1: 2}, {0: 0}, {0: 1.5}, {0.5: 2}, {0: "2"}, {0: 1, "1": 2}, [1, 2], 4, None]
+)
 def test_bad_schedules_of_k(schedule: Any) -> None:
     with pytest.raises(ck.ConfigError, match="schedule"):
         ck.GradientAccumulationScheduler(schedule)

@@ -134,6 +134,28 @@ def test_assigning_a_schedule_replaces_what_was_there(first: Any, built: bool) -
     assert walk.step() == pytest.approx(0.8 if built else 0.9)
 
 
+@pytest.mark.parametrize("total", [{"max_steps": 10}, {}], ids=["total", "no total"])
+def test_a_schedule_that_is_switched_off_leaves_the_rate_as_it_was_given(total: dict[str, int]) -> None:
+    """Not the 0 that the warmup begins with; switched on again, the schedule is as before."""
+    optimizer = ck.SGD(0.5, scheduler_type="linear_with_warmup", warmup_ratio=0.2, **total)
+    optimizer.use_scheduler = False
+    assert (float(optimizer.learning_rate), optimizer.get_learning_rate(9)) == (0.5, 0.5)
+    optimizer.reconfigure({"use_scheduler": True, "total_steps": 10})
+    assert [optimizer.get_learning_rate(step) for step in (0, 2, 10)] == [0.0, 0.5, 0.0]
+    optimizer.reconfigure({"use_scheduler": False, "learning_rate": 0.25})
+    assert float(optimizer.learning_rate) == 0.25
+
+
+@pytest.mark.parametrize("total", [{"max_steps": 8}, {}], ids=["total", "no total"])
+def test_assigning_a_schedule_replaces_one_of_options(total: dict[str, int]) -> None:
+    """For good: `fit` tells the total of a schedule that is no longer used."""
+    optimizer = ck.SGD(0.5, scheduler_type="linear_with_warmup", **total)
+    optimizer.learning_rate = DECAY
+    optimizer.attach(total_steps=8)
+    again = ck.SGD.from_config(optimizer.get_config())
+    assert optimizer.get_learning_rate(4) == again.get_learning_rate(4) == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize("rate", [0.1, DECAY], ids=["number", "schedule"])
 def test_assigning_between_fits_needs_no_new_trace(rate: Any) -> None:
     traces = []

@@ -106,7 +106,7 @@ def test_a_rate_of_zero_freezes_a_variable() -> None:
         {"differential_learning_rates": {"head": 2.0, "haed": 3.0}},
         {"groups": [{"pattern": "haed", "rate": 3.0}]},
         {"layer_wise_lr_decay": 0.9, "layer_depths": {"embedding": 0, "haed": 1}},
-        {"weight_decay": 0.1, "weight_decay_exclude": ["embedding", "haed", "rank<=1"]},
+        {"weight_decay": 0.1, "weight_decay_exclude": ["haed", "rank<=1"]},
     ],
 )
 def test_a_pattern_that_matches_nothing_is_named(options: dict[str, Any]) -> None:
@@ -120,6 +120,14 @@ def test_a_warning_is_about_the_line_that_calls_fit() -> None:
     with pytest.warns(UserWarning, match="patterns that match no variable") as caught:
         model.fit(*regression(), batch_size=64, verbose=0)
     assert [w.filename for w in caught if "patterns" in str(w.message)] == [__file__]
+
+
+@pytest.mark.parametrize("decay", [{"weight_decay": 0.1, "weight_decay_exclude": ["LayerNorm", "bias"]}, {}])
+def test_exclusions_may_be_a_usual_list(decay: dict[str, Any]) -> None:
+    """Of which one matches; and without decay they do not matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rates(named(*PATHS), **({"weight_decay_exclude": ["haed"]} | decay))
 
 
 def test_patterns_for_frozen_layers_are_no_mistake() -> None:

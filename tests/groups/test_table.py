@@ -50,6 +50,15 @@ def test_the_table_shows_exclusions_from_decay() -> None:
     assert [row.weight_decay for row in optimizer.describe(lambda text: None)] == [0.1, 0.0, 0.1, 0.0]
 
 
+@pytest.mark.parametrize(("algorithm", "of_vectors"), [("Muon", "AdamW"), ("Soap", "Adam")])
+def test_the_table_shows_what_vectors_get(algorithm: str, of_vectors: str) -> None:
+    ws, _ = problem(0)
+    optimizer = ck.Optimizer(algorithm.lower(), adam_pattern="") if algorithm == "Muon" else ck.Soap()
+    optimizer.build(ws)
+    names = {len(row.shape): row.algorithm for row in optimizer.describe(lambda text: None)}
+    assert names == {2: algorithm, 1: of_vectors}
+
+
 @pytest.mark.parametrize(
     ("options", "size"),
     [

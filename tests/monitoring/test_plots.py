@@ -157,11 +157,22 @@ def test_labels_axes_marks_and_alerts() -> None:
     assert all(axes.get_ylabel() for figure in figures.values() for axes in figure.axes)
     assert all(figure.axes[-1].get_xlabel() for figure in figures.values())
     gradient = figures["gradient_norm_evolution"]
-    assert gradient.axes[0].get_yscale() == "log"
     assert texts(gradient)[:4] == ["before clipping", "limit of clipping", "clipped", "critical: rule0"]
     assert texts(gradient)[-1] == "other alerts (2 kinds)"
     assert "not a landscape" in figures["loss_landscape_approximation"].axes[0].get_title()
     assert figures["learning_rate_schedule"].axes[0].get_yscale() == "linear"
+
+
+def test_axes_fit_the_numbers() -> None:
+    """A log axis only for numbers that span much, a constant rate in the middle of no zoom, whole updates as ticks."""
+    few = plots.generate({"learning_rate": [0.1] * 4, "gradient_norm": [3.0, 2.0, 1.5, 1.4]})
+    wide = plots.generate({"gradient_norm": [300.0, 2.0, 1.5, 1.4]})
+    assert few["gradient_norm_evolution"].axes[0].get_yscale() == "linear"
+    assert wide["gradient_norm_evolution"].axes[0].get_yscale() == "log"
+    assert few["learning_rate_schedule"].axes[0].get_ylim()[0] == 0.0
+    for figure in few.values():
+        figure.draw_without_rendering()
+        assert all(tick.is_integer() for tick in figure.axes[0].get_xticks())
 
 
 def test_a_line_breaks_where_training_went_back() -> None:

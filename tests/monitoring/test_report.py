@@ -190,6 +190,12 @@ def test_a_floor_far_away_is_not_drawn() -> None:
     assert "goes to" not in texts(draw(story, ""))
 
 
+def test_a_floor_below_0_has_no_place_on_a_log_axis() -> None:
+    story = Story.of({"loss": [6.5 * math.exp(-0.09 * t) - 0.2 for t in range(37)]})
+    figure = draw(story, "")
+    assert figure.axes[0].get_yscale() == "log" and "goes to" not in texts(figure)
+
+
 def test_panels_share_their_axis() -> None:
     reach = {axes.get_xlim() for axes in draw(told(120), "").axes if axes.get_xlabel() == "update"}
     assert reach == {(0.0, 119.0)}

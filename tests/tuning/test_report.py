@@ -135,7 +135,7 @@ def test_progress() -> None:
     search = made(24)
     assert progress.remaining(search) == 6 * 2.0
     line = progress.line(search.trials[-1], search, "val_loss", 80)
-    assert "trial 24/30" in line and "12.0 s left" in line and "at 20/80" in line
+    assert "24/30  trial 23" in line and "12.0 s left" in line and "at 20/80" in line
     rows = progress.table(search, "val_loss").splitlines()
     assert len(rows) == 25 and {len(row) for row in rows[:2]} == {len(rows[0])}
     kinds = [row.split()[3] for row in rows[1:]]

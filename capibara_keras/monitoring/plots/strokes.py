@@ -9,16 +9,10 @@ import numpy as np
 from capibara_keras.monitoring.palette import LEVEL_COLOURS, ORANGE, RED
 from capibara_keras.monitoring.reader import TrainingHistory
 
-__all__ = ["annotate", "line", "log_if_positive", "marks", "rug"]
+__all__ = ["annotate", "line", "marks", "rug"]
 
 LISTED = 5
 """Kinds of alerts that the legend names."""
-
-
-def log_if_positive(axes: Any, *series: np.ndarray) -> None:
-    """A logarithmic axis, where there is anything to show on it."""
-    if any((np.isfinite(s) & (s > 0)).any() for s in series):
-        axes.set_yscale("log", nonpositive="mask")
 
 
 def line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:

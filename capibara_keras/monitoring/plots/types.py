@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from capibara_keras.monitoring.palette import BLUE, GREEN, PURPLE, RED
-from capibara_keras.monitoring.plots.strokes import line, log_if_positive, marks, rug
+from capibara_keras.monitoring.plots.strokes import line, marks, rug
 from capibara_keras.monitoring.reader import TrainingHistory
+from capibara_keras.monitoring.scales import count, scale
 
 __all__ = ["PLOTS", "USUAL", "Plot"]
 
@@ -59,16 +60,20 @@ def path_numbers(h: TrainingHistory) -> Numbers:
 
 
 def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
-    """One line."""
+    """One line, on an axis from 0 on."""
     axes = figure.subplots()
     line(axes, n["x"], n["rate"], BLUE, "learning rate")
+    if np.isfinite(n["rate"]).any() and np.nanmax(n["rate"]) > 0:
+        axes.set_ylim(0, 1.05 * np.nanmax(n["rate"]))
+    count(axes.xaxis)
     axes.set(title="Learning rate", ylabel="learning rate", xlabel=_counted(h))
 
 
 def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
-    """Norm and limit on a log axis; what the axis cannot show is a mark at its edge."""
+    """Norm and limit; what the axis cannot show is a mark at its edge."""
     axes = figure.subplots()
-    log_if_positive(axes, n["norm"], n["limit"])
+    count(axes.xaxis)
+    scale(axes, n["norm"], n["limit"])
     line(axes, n["x"], n["norm"], BLUE, "before clipping")
     if np.isfinite(n["limit"]).any():
         line(axes, n["x"], n["limit"], GREEN, "limit of clipping", linestyle="--")
@@ -81,11 +86,12 @@ def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
 def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The ratio with its usual band, and below it the two norms."""
     upper, lower = figure.subplots(2, 1, sharex=True)
-    log_if_positive(upper, n["ratio"])
+    count(lower.xaxis)
+    scale(upper, n["ratio"], np.array(USUAL))
     upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
     line(upper, n["x"], n["ratio"], BLUE, "change / norm")
     marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
-    log_if_positive(lower, n["parameters"], n["change"])
+    scale(lower, n["parameters"], n["change"])
     line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
     line(lower, n["x"], n["change"], GREEN, "their change")
     upper.set(title="How far an update moves the parameters", ylabel="change / norm (share)")

@@ -14,9 +14,10 @@ from capibara_keras.monitoring.alerts import Alert
 from capibara_keras.monitoring.convergence import ConvergenceAnalysis, analyze
 from capibara_keras.monitoring.palette import BLUE, GREEN, ORANGE
 from capibara_keras.monitoring.report.names import short
-from capibara_keras.monitoring.report.parts import alert_lines, labels, line, rug, scale, spans, unknown
+from capibara_keras.monitoring.report.parts import alert_lines, labels, line, rug, unknown
 from capibara_keras.monitoring.report.smoothing import FEWEST, smoothed
 from capibara_keras.monitoring.report.story import Story
+from capibara_keras.monitoring.scales import scale, spans
 
 __all__ = ["loss_panel", "rate_panel", "text_panel", "verdict"]
 
@@ -60,7 +61,8 @@ def loss_panel(axes: Any, story: Story) -> None:
     if len(validation):
         axes.plot(*validation.T, "o-", color=ORANGE, markersize=4, linewidth=1.2, label="validation")
     found = verdict(story)
-    if found is not None and 0 < found.eta_steps < math.inf and math.isfinite(found.floor):
+    lowest = 0.0 if logarithmic else -math.inf  # a log axis has no place for a floor below
+    if found is not None and 0 < found.eta_steps < math.inf and lowest < found.floor < math.inf:
         axes.axhline(found.floor, color=GREEN, linestyle="--", linewidth=1.2, label=f"goes to {found.floor:.3g}")
     if logarithmic:
         axes.set_yscale("log")

@@ -103,7 +103,7 @@ RULES = (
         "warning",
         too_large,
         limit=0.1,
-        message="each update changes the median layer by {value:.0%} of its norm (limit {allowed:.0%}){layers}",
+        message="each update changes the median layer by {value:.2g} times its norm (limit {allowed:.2g}){layers}",
         suggestion="train with a tenth of the rate: learning_rate={rate:.1e}",
         needs="measurement",
         hold=3,

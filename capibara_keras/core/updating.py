@@ -114,6 +114,12 @@ class Updating(Observing):
                 f"apply: none of the variables {[path_of(v) for v in unknown][:5]} is one that this optimizer was "
                 "built with; make an optimizer of its own for another model, or call `optimizer.build(variables)`"
             )
+        if not backend.makes_variables():
+            raise errors.ConfigError(
+                f"apply: the variables {[path_of(v) for v in unknown][:5]} are new, and a function that was traced "
+                "before cannot make state for them. Compile the model again after a change of its layers; in a loop of "
+                "your own, call `optimizer.build(variables)` first"
+            )
         known = [v for v in self._trainable_variables if not any(v is other for other in variables)]
         self.build([*variables, *known])
 

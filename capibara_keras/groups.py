@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,12 +114,27 @@ def multipliers(
     return result
 
 
-def warn_unmatched(patterns: Iterable[str], paths: Sequence[str]) -> None:
-    """A warning that names the patterns that match no variable."""
-    idle = [pattern for pattern in dict.fromkeys(patterns) if not any(matches(pattern, path) for path in paths)]
+def warn_unmatched(patterns: Mapping[str, str], paths: Sequence[str]) -> None:
+    """A warning that names the patterns that match no variable, and the variable each was probably meant for.
+
+    Args:
+        patterns: what is shown -> what is matched.
+    """
+    idle = {shown: p for shown, p in patterns.items() if not any(matches(p, path) for path in paths)}
     if idle:
+        named = ", ".join(shown + _meant(pattern, paths) for shown, pattern in idle.items())
         shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        warn(f"patterns that match no variable: {', '.join(map(repr, idle))}. Variables: {shown}")
+        warn(f"patterns that match no variable: {named}. Variables: {shown}")
+
+
+def _meant(pattern: str, paths: Sequence[str]) -> str:
+    word = re.sub(r"[^\w/]", "", pattern.removeprefix("re:"))
+    parts = dict.fromkeys(part for path in paths for part in [*path.split("/"), path])
+    guess = errors.nearest(word, parts)
+    if guess is None:
+        return ""
+    where = next(path for path in paths if guess in [*path.split("/"), path])
+    return f" (did you mean {guess!r}" + ("?)" if guess == where else f", as in {where}?)")
 
 
 def _given_depths(paths: Sequence[str], layer_depths: Mapping[str, int]) -> list[int]:

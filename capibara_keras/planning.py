@@ -9,7 +9,7 @@ import keras
 
 from capibara_keras import groups, probes
 from capibara_keras.clip import UnitwiseClip
-from capibara_keras.config import OptimizerConfig
+from capibara_keras.config import VECTORS, OptimizerConfig
 from capibara_keras.plan import GroupPlan, Plan, VariablePlan
 from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
@@ -144,4 +144,7 @@ def _computes_in_half_precision(model: Any) -> bool:
 def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:
     patterns = [group.pattern for group in configuration.groups]
     patterns += [*(configuration.differential_learning_rates or {}), *(configuration.layer_depths or {})]
-    groups.warn_unmatched(patterns, paths)
+    excluded = [pattern for pattern in configuration.weight_decay_exclude if pattern != VECTORS]
+    shown = {repr(pattern): pattern for pattern in patterns}
+    shown |= {f"weight_decay_exclude={pattern!r}": f"re:{pattern}" for pattern in excluded}
+    groups.warn_unmatched(shown, paths)

@@ -30,7 +30,7 @@ DEFAULTS = {
 }
 """Of `transformers.TrainingArguments`, for those that are about the update."""
 
-NO_DECAY = ["bias", "(?i)norm", "gamma$", "beta$"]
+NO_DECAY = ["bias|(?i:norm)|gamma$|beta$"]
 """Hugging Face's `Trainer` does not decay biases and norms; in Keras' names."""
 
 _ADAMW = "adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adamw_apex_fused adamw_hf"

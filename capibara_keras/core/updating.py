@@ -126,7 +126,8 @@ class Updating(Observing):
             with backend.outside_trace():
                 self._extend(variables)
         if not self.built or self._pending is not None:
-            self.build(self._trainable_variables if self.built else variables)
+            with backend.outside_trace():
+                self.build(self._trainable_variables if self.built else variables)
         absent = [path_of(v) for v, g in zip(variables, dense, strict=True) if g is None]
         if absent:
             warn(f"Gradients do not exist for variables {absent}; they stay as they are")

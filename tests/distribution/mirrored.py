@@ -87,7 +87,7 @@ def by_two_fits(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[
 
 
 def by_loop(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[keras.Model, Any]:
-    """Trained by a loop of one's own; each replica has its share of every batch. The optimizer is built in the trace."""
+    """Trained by a loop of one's own; each replica has its share of every batch. Built while tracing."""
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():

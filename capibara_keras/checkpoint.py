@@ -14,13 +14,16 @@ from capibara_keras.config import OptimizerConfig
 from capibara_keras.errors import CheckpointError
 from capibara_keras.types import Variable
 
-__all__ = ["FORMAT", "Key", "load", "restore", "save"]
+__all__ = ["FORMAT", "OWN", "Key", "load", "restore", "save"]
 
 FORMAT = 1
 """Version of the format; a reader refuses what is newer than itself."""
 
 Key: TypeAlias = tuple[str, str]
 """Name of a state variable, and the path of the model's variable it belongs to ("" for none)."""
+
+OWN = "own_"
+"""Begins the names of variables that a subclass keeps for itself: they are numbered as they were made."""
 
 Description: TypeAlias = dict[str, Any]
 """What a file says of its variables."""
@@ -141,16 +144,18 @@ def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) 
     for key, variable in inventory.items():
         if key in arrays and key[1] and tuple(variable.shape) != arrays[key].shape:
             complaints.append(f"{_show(key)}: shape {arrays[key].shape} in the file, {tuple(variable.shape)} here")
-        elif key not in arrays and key[0] not in OPTIONAL:
+        elif key not in arrays and not _is_optional(key):
             complaints.append(f"{_show(key)}: not in the file")
-    complaints += [
-        f"{_show(key)}: only in the file" for key in arrays if key not in inventory and key[0] not in OPTIONAL
-    ]
+    complaints += [f"{_show(key)}: only in the file" for key in arrays if not (key in inventory or _is_optional(key))]
     pending = arrays.get(("micro_step", ""))
     if pending is not None and pending > 0 and ("micro_step", "") not in inventory:
         complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")
     if complaints:
         raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join(complaints))
+
+
+def _is_optional(key: Key) -> bool:
+    return key[0] in OPTIONAL or key[0].startswith(OWN)
 
 
 def _checksum(array: np.ndarray) -> int:

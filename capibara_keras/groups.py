@@ -11,8 +11,9 @@ from capibara_keras import errors
 from capibara_keras.clip import ClipPolicy
 from capibara_keras.depths import depths
 from capibara_keras.rules import UpdateRule
+from capibara_keras.warning import warn
 
-__all__ = ["Group", "check_pattern", "group_of", "matches", "multipliers"]
+__all__ = ["Group", "check_pattern", "group_of", "matches", "multipliers", "warn_unmatched"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,29 @@ def multipliers(
         factor *= next((f for pattern, f in (differential or {}).items() if matches(pattern, path)), 1.0)
         result.append(factor * (1.0 if layer_decay is None else layer_decay ** (deepest - level)))
     return result
+
+
+def warn_unmatched(patterns: Mapping[str, str], paths: Sequence[str]) -> None:
+    """A warning that names the patterns that match no variable, and the variable each was probably meant for.
+
+    Args:
+        patterns: what is shown -> what is matched.
+    """
+    idle = {shown: p for shown, p in patterns.items() if not any(matches(p, path) for path in paths)}
+    if idle:
+        named = ", ".join(shown + _meant(pattern, paths) for shown, pattern in idle.items())
+        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+        warn(f"patterns that match no variable: {named}. Variables: {shown}")
+
+
+def _meant(pattern: str, paths: Sequence[str]) -> str:
+    word = re.sub(r"[^\w/]", "", pattern.removeprefix("re:"))
+    parts = dict.fromkeys(part for path in paths for part in [*path.split("/"), path])
+    guess = errors.nearest(word, parts)
+    if guess is None:
+        return ""
+    where = next(path for path in paths if guess in [*path.split("/"), path])
+    return f" (did you mean {guess!r}" + ("?)" if guess == where else f", as in {where}?)")
 
 
 def _given_depths(paths: Sequence[str], layer_depths: Mapping[str, int]) -> list[int]:

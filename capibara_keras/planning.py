@@ -16,7 +16,6 @@ from capibara_keras.state import VariableState
 from capibara_keras.types import Variable
 from capibara_keras.units import unit_axes
 from capibara_keras.variables import compute_dtype, overwrites, path_of, scalar_dtype
-from capibara_keras.warning import warn
 
 __all__ = ["group_numbers", "make_plan"]
 
@@ -147,12 +146,9 @@ def _warn_idle(configuration: OptimizerConfig, paths: Sequence[str]) -> None:
     """A warning that names the patterns that match no variable."""
     patterns = [group.pattern for group in configuration.groups]
     patterns += [*(configuration.differential_learning_rates or {}), *(configuration.layer_depths or {})]
-    idle = [pattern for pattern in patterns if not any(groups.matches(pattern, path) for path in paths)]
+    shown = {repr(pattern): pattern for pattern in patterns}
     if configuration.weight_decay or any(group.weight_decay for group in configuration.groups):
         excluded = [pattern for pattern in configuration.weight_decay_exclude if pattern != VECTORS]
         if not any(re.search(pattern, path) for pattern in excluded for path in paths):  # else one of a usual list
-            idle += excluded
-    if idle:
-        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        names = ", ".join(map(repr, dict.fromkeys(idle)))
-        warn(f"patterns that match no variable: {names}. Variables: {shown}")
+            shown |= {f"weight_decay_exclude={pattern!r}": f"re:{pattern}" for pattern in excluded}
+    groups.warn_unmatched(shown, paths)

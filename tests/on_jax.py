@@ -100,6 +100,22 @@ def raises() -> str:
     return "nothing"
 
 
+def refused() -> list[str]:
+    """What `stateless_apply` says of a gradient of another shape while tracing, and of a layer that was unfrozen."""
+    import jax
+
+    optimizer, ws = ck.SGD(), variables((2, 3), (3,))
+    optimizer.build(ws)
+    state, tensors = [v.value for v in optimizer.variables], [w.value for w in ws]
+    messages = []
+    for grads, given in ((tensors[::-1], tensors), ([*tensors, ops.ones(1)], [*tensors, ops.ones(1)])):
+        try:
+            jax.jit(optimizer.stateless_apply)(state, grads, given)
+        except ck.ConfigError as error:
+            messages.append(str(error))
+    return messages
+
+
 def low_precision() -> dict[str, Any]:
     """Weights after updates with state in few bits; and a bfloat16 weight after 100 steps of 0.001 from 1."""
     rng = np.random.default_rng(0)
@@ -121,5 +137,6 @@ def low_precision() -> dict[str, Any]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     result: dict[str, Any] = {name: fit() for name, fit in FITS.items()}
-    result |= {"stateless": stateless(), "raises": raises(), "low precision": low_precision()}
+    result |= {"stateless": stateless(), "raises": raises(), "refused": refused()}
+    result |= {"low precision": low_precision()}
     print(json.dumps(result))

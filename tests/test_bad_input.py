@@ -485,6 +485,15 @@ def test_building_with_what_cannot_be_trained(given: Any) -> None:
     assert not optimizer.built
 
 
+@pytest.mark.parametrize("base", [(ck.Optimizer,), (ck.AdamW,), (ck.Adam, keras.optimizers.SGD)])
+def test_a_formula_that_would_never_be_used(base: tuple[type, ...]) -> None:
+    """Keras calls `update_step` of its own optimizers; a mixin's counts too."""
+    formula = {"update_step": lambda self, gradient, variable, learning_rate: None} if len(base) == 1 else {}
+    assert "Mine overrides update_step, which is never called here. Write" in message(
+        lambda: type("Mine", base, formula)
+    )
+
+
 def test_numbers_cannot_be_read_in_a_compiled_function() -> None:
     optimizer, ws = built()
     compiled = tf.function(lambda: optimizer.step(ONES, ws, return_metrics=True), autograph=False)

@@ -360,3 +360,34 @@ def test_saved_before_the_first_update(built: bool) -> None:
 def test_an_empty_file_warns() -> None:
     with pytest.warns(UserWarning, match="holds no optimizer state; starting afresh"):
         ck.Adam().load_own_variables({})
+
+
+class Counting(ck.SGD):
+    """A subclass with a variable of its own, made after `build` as Keras' optimizers do."""
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        if not hasattr(self, "calls"):
+            self.calls = self.add_variable((), "zeros", name="calls")
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        super().apply(grads, trainable_variables)
+        self.calls.assign_add(1)
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_variables_of_a_subclass(built: bool) -> None:
+    first, again, (w,) = (
+        Counting(momentum=0.9, jit_compile=False),
+        Counting(momentum=0.9, jit_compile=False),
+        [keras.Variable([1.0])],
+    )
+    first.apply([ops.ones(1)], [w])
+    store: dict[str, Any] = {}
+    first.save_own_variables(store)
+    if built:
+        again.build([w])
+    again.load_own_variables(store)
+    again.build([w])
+    assert [x.tobytes() for x in values(again)] == [x.tobytes() for x in values(first)]
+    assert int(again.calls) == 1

@@ -44,6 +44,14 @@ def test_raising_in_fit(jax: dict[str, Any]) -> None:
     assert jax["raises"].endswith("kernel; weights and state are as before (-1.0)")
 
 
+def test_refusals(jax: dict[str, Any]) -> None:
+    shape, count = jax["refused"]
+    assert shape.startswith("apply: the gradient of w0 has shape (3,), the variable (2, 3).")
+    assert count.startswith(
+        "stateless_apply: 3 variables, the optimizer is built on 2. If layers were frozen or unfrozen"
+    )
+
+
 def test_low_precision(jax: dict[str, Any]) -> None:
     """Codes and random bits are those of TensorFlow, up to entries at the edge of rounding; and XLA leaves the rest of
     Kahan's sum alone. The last place of bfloat16 at 0.9 is 2^-8."""

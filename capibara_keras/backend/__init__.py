@@ -25,6 +25,7 @@ __all__ = [
     "flush",
     "in_replica",
     "inner",
+    "makes_variables",
     "native",
     "observes",
     "outside_trace",
@@ -41,7 +42,7 @@ __all__ = [
 _ACTIVE: Any = {"tensorflow": TensorFlow, "jax": Jax}.get(keras.backend.backend(), Functional)()
 
 read, native, dense, fetch = _ACTIVE.read, _ACTIVE.native, _ACTIVE.dense, _ACTIVE.fetch
-inner, tracing = _ACTIVE.inner, _ACTIVE.tracing
+inner, tracing, makes_variables = _ACTIVE.inner, _ACTIVE.tracing, _ACTIVE.makes_variables
 colocated, outside_trace, scope = _ACTIVE.colocated, _ACTIVE.outside_trace, _ACTIVE.scope
 sharded_layout, unconverted = _ACTIVE.sharded_layout, _ACTIVE.unconverted
 run, flush, cos, cond = _ACTIVE.run, _ACTIVE.flush, _ACTIVE.cos, _ACTIVE.cond

@@ -49,6 +49,9 @@ class Functional:
     def outside_trace(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def makes_variables(self) -> bool:
+        return True
+
     def scope(self, optimizer: Any) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 

@@ -91,6 +91,15 @@ class Primitives:
         """Where assignments happen once and now, also when a function is being traced."""
         return self.tf.init_scope()
 
+    def makes_variables(self) -> bool:
+        """Whether variables can be made here, outside of the trace: not while a function is traced a second time."""
+        try:
+            with self.outside_trace():
+                self.tf.Variable(0.0)
+        except ValueError:
+            return False
+        return True
+
     def scope(self, optimizer: Any) -> contextlib.AbstractContextManager[Any]:
         """The strategy that the optimizer was made under, also where it is built outside of its scope."""
         strategy, here = optimizer._distribution_strategy, self.tf.distribute.get_strategy()

@@ -60,11 +60,12 @@ class Attach(keras.callbacks.Callback):
             if optimizer.sync_batchnorm:
                 changes = sync_batchnorm(self.model, optimizer.gradient_accumulation_steps or 1)
                 stale = stale or any(change.momentum != change.momentum_before for change in changes)
+            stale = optimizer.attach(model=self.model) or stale
             if (optimizer.built or optimizer.has_loaded_state) and not hasattr(
                 self.model.optimizer, "optimizers"
             ):  # else it has a part of the model
                 optimizer.build(self.model.trainable_variables)
-            stale = optimizer.attach(model=self.model, total_steps=total) or stale
+            stale = optimizer.attach(total_steps=total) or stale
             if total is None:
                 require_total(optimizer)
         if stale:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from capibara_keras import checkpoint
+from capibara_keras import checkpoint, errors
 from capibara_keras.core.accumulating import Accumulating
 from capibara_keras.warning import warn
 
@@ -22,6 +22,16 @@ class Core(Accumulating):
     `weight_decay`, the clip limit, …) may be assigned at any time, without a new trace; the others until the
     optimizer is built, and later where they do not change the state that is kept.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        base = keras.optimizers.Optimizer
+        idle = [name for name in _NEVER_CALLED if getattr(cls, name) is not getattr(base, name)]
+        if idle:
+            raise errors.ConfigError(
+                f"{cls.__name__} overrides {', '.join(idle)}, which is never called here. Write the formula as a "
+                "`capibara_keras.rules.Rule`, or change the gradients in `apply`"
+            )
 
     def get_config(self) -> dict[str, Any]:
         """All constructor arguments, as plain data."""
@@ -57,6 +67,16 @@ class Core(Accumulating):
     def has_loaded_state(self) -> bool:
         """Whether state was loaded that waits for `build`."""
         return self._pending is not None
+
+
+_NEVER_CALLED = (
+    "update_step",
+    "_backend_update_step",
+    "_backend_apply_gradients",
+    "_apply_weight_decay",
+    "_clip_gradients",
+)
+"""Methods of Keras' optimizers in whose place there is the pipeline."""
 
 
 def _same(stored: float, configured: Any) -> bool:

@@ -33,7 +33,7 @@ class Stateful(keras.optimizers.Optimizer):
         self._set(_options={}, _cache={}, _plans={}, _revision=0, _traced=False, _stale=False, _attached=False)
         self._set(_states=StateVariables(self), _rate_multiplier=None, _pending=None, _excluded=set())
         self._set(_total_steps=None, _model=lambda: None, _wrapped=False, _weight=None, _raised=0, _fit_may_end=False)
-        self._set(_warned=frozenset(), _early_loss=None)
+        self._set(_warned=frozenset(), _early_loss=None, _waiting={})
         super().__init__(learning_rate=rate_of(configuration), name=name)
         self._adopt(configuration)
 
@@ -115,6 +115,7 @@ class Stateful(keras.optimizers.Optimizer):
     def _assemble(self) -> None:
         """Bring the state variables in line with configuration and model."""
         variables = self._trainable_variables
+        self._set(_waiting={})
         with backend.scope(self):
             rate = self._learning_rate if isinstance(self._learning_rate, keras.Variable) else self._multiplier()
         numbers = group_numbers(self._config, [path_of(v) for v in variables])
@@ -155,8 +156,10 @@ class Stateful(keras.optimizers.Optimizer):
             )
 
     def _restore(self, description: checkpoint.Description, arrays: Mapping[checkpoint.Key, np.ndarray]) -> None:
-        joined = checkpoint.restore(self._inventory(), self._config, description, arrays)
-        self._set(_pending=None)
+        inventory = self._inventory()
+        joined = checkpoint.restore(inventory, self._config, description, arrays)
+        waiting = {key for key in arrays if key[0].startswith(checkpoint.OWN)} - set(inventory)
+        self._set(_pending=None, _waiting={key: arrays[key] for key in waiting})
         if self._states.join(joined):
             self._retrace()
 
@@ -167,4 +170,16 @@ class Stateful(keras.optimizers.Optimizer):
             inventory["learning_rate", ""] = self._learning_rate
         elif self._rate_multiplier is not None:
             inventory["learning_rate_multiplier", ""] = self._rate_multiplier
-        return inventory | self._states.inventory()
+        inventory |= self._states.inventory()
+        known = {id(v) for v in inventory.values()}
+        own = [v for v in self._variables if id(v) not in known]
+        return inventory | {(f"{checkpoint.OWN}{i}", ""): v for i, v in enumerate(own)}
+
+    def _track_variable(self, variable: Variable) -> None:
+        """Subclasses make variables of their own after `build`, when the file has been read already."""
+        super()._track_variable(variable)
+        if self.__dict__.get("_waiting"):
+            key = next((key for key, v in self._inventory().items() if v is variable), None)
+            array = self._waiting.pop(key, None)
+            if array is not None and array.shape == tuple(variable.shape):
+                variable.assign(array)

@@ -46,6 +46,35 @@ class Updating(Observing):
         """
         self._apply(grads, trainable_variables)
 
+    def stateless_apply(
+        self,
+        optimizer_variables: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        trainable_variables: Sequence[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """An update of values that are passed in and out, as with every Keras optimizer: on JAX.
+
+        Args:
+            optimizer_variables: values of `optimizer.variables`.
+            grads, trainable_variables: a gradient and a value for each variable that the optimizer was built with.
+
+        Returns:
+            The new values of the trainable variables, and of the optimizer's.
+
+        Raises:
+            ConfigError: not as many values as variables; gradients as in `apply`.
+        """
+        if self.built and len(trainable_variables) != len(self._trainable_variables):
+            raise errors.ConfigError(
+                f"stateless_apply: {len(trainable_variables)} variables, the optimizer is built on "
+                f"{len(self._trainable_variables)}. If layers were frozen or unfrozen, attach a callback of "
+                "capibara_keras in `fit`, or call `optimizer.build(model.trainable_variables)` before"
+            )
+        result: tuple[list[Tensor], list[Tensor]] = super().stateless_apply(
+            optimizer_variables, grads, trainable_variables
+        )
+        return result
+
     @backend.unconverted
     def _apply(
         self,
@@ -97,7 +126,8 @@ class Updating(Observing):
             with backend.outside_trace():
                 self._extend(variables)
         if not self.built or self._pending is not None:
-            self.build(self._trainable_variables if self.built else variables)
+            with backend.outside_trace():
+                self.build(self._trainable_variables if self.built else variables)
         absent = [path_of(v) for v, g in zip(variables, dense, strict=True) if g is None]
         if absent:
             warn(f"Gradients do not exist for variables {absent}; they stay as they are")
@@ -113,6 +143,12 @@ class Updating(Observing):
             raise errors.ConfigError(
                 f"apply: none of the variables {[path_of(v) for v in unknown][:5]} is one that this optimizer was "
                 "built with; make an optimizer of its own for another model, or call `optimizer.build(variables)`"
+            )
+        if not backend.makes_variables():
+            raise errors.ConfigError(
+                f"apply: the variables {[path_of(v) for v in unknown][:5]} are new, and a function that was traced "
+                "before cannot make state for them. Compile the model again after a change of its layers; in a loop of "
+                "your own, call `optimizer.build(variables)` first"
             )
         known = [v for v in self._trainable_variables if not any(v is other for other in variables)]
         self.build([*variables, *known])

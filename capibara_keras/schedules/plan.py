@@ -161,7 +161,8 @@ class SchedulePlan:
         if "min_lr_ratio" in given:
             given["min_learning_rate"] = given.pop("min_lr_ratio") * given["peak_learning_rate"]
         if "warmup_ratio" in given:
-            given["warmup_steps"] = math.ceil(_exact(given.pop("warmup_ratio")) * given["total_steps"])
+            rounded_up = math.ceil(_exact(given.pop("warmup_ratio")) * given["total_steps"])
+            given["warmup_steps"] = min(rounded_up, given["total_steps"] - 1)  # of a trial with one update, none
         if "decay_ratio" in given:
             given["decay_steps"] = max(1, math.floor(_exact(given.pop("decay_ratio")) * given["total_steps"]))
         cls = SCHEDULES[shape]

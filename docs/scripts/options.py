@@ -89,7 +89,7 @@ MEANING = {
     "min_learning_rate": "the floor, m: at most P. `one_cycle`: P / 250000 if not given.",
     "warmup_init_lr": "rate of the first update, where there is a warmup. `one_cycle`: P / 25 if not given.",
     "warmup_steps": "updates of the warmup, W. `one_cycle`: 30 % of T if not given.",
-    "warmup_ratio": "W as a share of T, rounded up; excludes `warmup_steps`.",
+    "warmup_ratio": "W as a share of T, rounded up, under T; excludes `warmup_steps`.",
     "min_lr_ratio": "m as a share of P; excludes `min_learning_rate`.",
     "decay_ratio": "`decay_steps` as a share of T, rounded down; excludes `decay_steps`.",
     "total_steps": "updates in all, T, warmup included. Every shape accepts it.",

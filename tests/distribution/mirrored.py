@@ -87,12 +87,11 @@ def by_two_fits(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[
 
 
 def by_loop(make: Callable[[], Any], strategy: Any, x: np.ndarray) -> tuple[keras.Model, Any]:
-    """Trained by a loop of one's own; each replica has its share of every batch."""
+    """Trained by a loop of one's own; each replica has its share of every batch. Built while tracing."""
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         model, optimizer = network(), make()
-        optimizer.build(model.trainable_variables)
 
     def one(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:

@@ -110,8 +110,26 @@ def test_a_rate_of_zero_freezes_a_variable() -> None:
     ],
 )
 def test_a_pattern_that_matches_nothing_is_named(options: dict[str, Any]) -> None:
-    with pytest.warns(UserWarning, match=r"patterns that match no variable: 'haed'\. Variables: model/embedding"):
+    meant = r"(weight_decay_exclude=)?'haed' \(did you mean 'head', as in model/encoder/head/kernel\?\)"
+    with pytest.warns(UserWarning, match=rf"patterns that match no variable: {meant}\. Variables: model/embedding"):
         rates(named(*PATHS), **options)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "named_as"),
+    [
+        (["biass", "rank<=1"], "='biass' (did you mean 'bias', as in model/head_1/bias?)"),
+        (["^model/head_2/bias$"], "='^model/head_2/bias$' (did you mean 'model/head_1/bias'?)"),
+        (["xyz"], "='xyz'. Variables:"),
+        (["rank<=1", "(?i)BIAS|norm"], None),
+    ],
+)
+def test_an_exclusion_from_decay_that_matches_nothing_is_named(patterns: list[str], named_as: str | None) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        rates(named(*PATHS), weight_decay=0.1, weight_decay_exclude=patterns)
+    texts = [str(warning.message) for warning in caught]
+    assert [f"weight_decay_exclude{named_as}" in text for text in texts] == [True] * (named_as is not None)
 
 
 def test_a_warning_is_about_the_line_that_calls_fit() -> None:

@@ -86,6 +86,31 @@ def test_unfreezing_trains_the_new_layer(mode: str, attached: bool) -> None:
         np.testing.assert_allclose(np.abs(new - old), 0.05, rtol=1e-3)
 
 
+def test_the_first_callback_comes_with_the_unfreezing() -> None:
+    """`fit` traces anew by itself then: nothing to warn of."""
+    optimizer = ck.Adam(0.05, jit_compile=False)
+    model = tuned(optimizer)
+    fit(model, 1, attached=False)
+    freeze(model, optimizer, False)
+    fit(model, 1, attached=True)
+    assert len(optimizer._trainable_variables) == 4
+
+
+def test_a_layer_that_comes_in_without_compiling_again() -> None:
+    """A function that is traced a second time can make no variables: the error says what to do, and doing it helps."""
+    optimizer = ck.Adam(0.05, jit_compile=False)
+    model = tuned(optimizer, frozen=False)
+    fit(model, 1, attached=False)
+    model.add(layers.Dense(2, name="c"))
+    with pytest.raises(
+        ck.ConfigError, match=r"variables \['m/c/kernel', 'm/c/bias'\] are new.*Compile the model again"
+    ):
+        model.fit(X[:4], Y2[:4], verbose=0)  # of another shape, so that it is traced
+    model.compile(optimizer, "mse")
+    fit(model, 1, attached=False)
+    assert int(optimizer.iterations) == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [

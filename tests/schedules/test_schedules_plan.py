@@ -104,6 +104,13 @@ def test_warmup_ratio_is_the_exact_ceiling(permille, thousands):
     assert schedule.warmup_steps == permille * thousands
 
 
+@pytest.mark.parametrize(("T", "ratio", "warmup"), [(1, 0.1, 0), (2, 0.1, 1), (3, 0.9, 2)])
+def test_a_warmup_ratio_leaves_an_update(T, ratio, warmup):
+    """A first trial of `fit` with one batch is no contradiction."""
+    schedule = plan({"scheduler_type": "cosine_with_warmup", "warmup_ratio": ratio}).resolve(1.0, total_steps=T)
+    assert (schedule.warmup_steps, float(schedule(warmup)), float(schedule(T))) == (warmup, 1.0, 0.0)
+
+
 def test_decay_ratio():
     options = {"scheduler_type": "wsd", "decay_ratio": 0.2, "warmup_ratio": 0.01, "decay_type": "1-sqrt"}
     assert plan(options).missing() == ("total_steps",)

@@ -19,6 +19,8 @@ __all__ = ["FORMAT", "OWN", "Key", "load", "restore", "save"]
 FORMAT = 1
 """Version of the format; a reader refuses what is newer than itself."""
 
+_INSTEAD = "To begin with empty state instead, compile with a new optimizer after the weights are loaded"
+
 Key: TypeAlias = tuple[str, str]
 """Name of a state variable, and the path of the model's variable it belongs to ("" for none)."""
 
@@ -117,7 +119,9 @@ def restore(
     else:
         family = description["family"]
         if family != configuration.rule.family:
-            raise CheckpointError(f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}")
+            raise CheckpointError(
+                f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}. {_INSTEAD}"
+            )
         arrays = {(name, rename.get(path, path)): array for (name, path), array in arrays.items()}
         _check(inventory, arrays)
     for key, array in arrays.items():
@@ -151,7 +155,7 @@ def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) 
     if pending is not None and pending > 0 and ("micro_step", "") not in inventory:
         complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")
     if complaints:
-        raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join(complaints))
+        raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join([*complaints, _INSTEAD]))
 
 
 def _is_optional(key: Key) -> bool:

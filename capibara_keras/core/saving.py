@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from capibara_keras import checkpoint, errors
 from capibara_keras.core.accumulating import Accumulating
+from capibara_keras.errors import CheckpointError
 from capibara_keras.warning import warn
 
 __all__ = ["Core"]
@@ -62,6 +64,19 @@ class Core(Accumulating):
             self._restore(*loaded)
         else:
             self._set(_pending=loaded)
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Restore the state from a list: the values of `variables`, in order.
+
+        Raises:
+            CheckpointError: not as many values as variables; nothing is written.
+        """
+        if self.built and len(weights) != len(self.variables):
+            raise CheckpointError(
+                f"set_weights: {len(weights)} values for {len(self.variables)} variables; give one for each of "
+                "`optimizer.variables`, of an optimizer with the same options"
+            )
+        super().set_weights(weights)
 
     @property
     def has_loaded_state(self) -> bool:

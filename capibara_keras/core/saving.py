@@ -49,7 +49,9 @@ class Core(Accumulating):
     def save_own_variables(self, store: Any) -> None:
         """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
         joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
-        checkpoint.save(self._inventory(), self._config, joined, self._states.frozen, store)
+        still_built_on = zip(self._rows, self._trainable_variables, strict=True) if self.built else ()
+        frozen = [row.path for row, v in still_built_on if not getattr(v, "trainable", True)]
+        checkpoint.save(self._inventory(), self._config, joined, [*self._states.frozen, *frozen], store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the state from one of Keras' stores; before `build`, it is kept until then.

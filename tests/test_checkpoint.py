@@ -363,6 +363,18 @@ def test_an_empty_file_warns() -> None:
         ck.Adam().load_own_variables({})
 
 
+def test_what_waits_is_saved_again() -> None:
+    """Loaded into a model that is only evaluated, and saved again: the training's state is not lost."""
+    store, passed_on = stored(trained(ck.Adam())), ck.Adam()
+    passed_on.load_own_variables(store)
+    again = stored(passed_on)
+    assert again.keys() == store.keys()
+    assert all(
+        np.asarray(again[key]).tobytes() == np.asarray(store[key]).tobytes() for key in store if key != "metadata"
+    )
+    assert json.loads(again["metadata"].tobytes()) == json.loads(store["metadata"].tobytes())
+
+
 def test_a_list_of_another_length_is_refused() -> None:
     """Keras would take the first of each."""
     here, weights = trained(ck.Adam(), seed=1), values(trained(ck.Adam(use_ema=True)))

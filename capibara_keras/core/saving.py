@@ -47,7 +47,11 @@ class Core(Accumulating):
         return options
 
     def save_own_variables(self, store: Any) -> None:
-        """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
+        """Write the state into one of Keras' stores (`.keras`, `.weights.h5`): before `build`, what was loaded."""
+        if self._pending is not None:
+            description, arrays = self._pending
+            checkpoint.write(description, arrays, store)
+            return
         joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
         still_built_on = zip(self._rows, self._trainable_variables, strict=True) if self.built else ()
         frozen = [row.path for row, v in still_built_on if not getattr(v, "trainable", True)]

@@ -52,17 +52,18 @@ trained
     return result
 
 
-def aligned_gradients(grads: Any, variables: Sequence[Variable]) -> list[Tensor | None]:
+def aligned_gradients(caller: str, grads: Any, variables: Sequence[Variable]) -> list[Tensor | None]:
     """A dense gradient of its variable's shape, or `None`, for each variable.
 
     Args:
+        caller: the method, for the message.
         grads: tensors, arrays, `IndexedSlices` (equal indices are summed), or `None`.
 
     Raises:
         ConfigError: not one for each variable, or all `None`; what is no real number, or of another shape. A shape that
             is known only when a compiled function runs is checked then, by the backend.
 
-    >>> aligned_gradients([keras.ops.ones((2, 3))], [keras.Variable(keras.ops.ones((3, 2)), name="kernel")])
+    >>> aligned_gradients("apply", [keras.ops.ones((2, 3))], [keras.Variable(keras.ops.ones((3, 2)), name="kernel")])
     Traceback (most recent call last):
         ...
     capibara_keras.errors.ConfigError: apply: the gradient of kernel has shape (2, 3), the variable (3, 2). Gradients \
@@ -74,14 +75,14 @@ come in the order of their variables
         )
     grads = list(grads)
     if len(grads) != len(variables):
-        raise errors.ConfigError(f"apply: {len(grads)} gradients for {len(variables)} variables")
+        raise errors.ConfigError(f"{caller}: {len(grads)} gradients for {len(variables)} variables")
     if all(g is None for g in grads):
-        raise errors.ConfigError("apply: No gradients provided for any variable; every gradient is None")
-    return [None if g is None else _aligned(g, v) for g, v in zip(grads, variables, strict=True)]
+        raise errors.ConfigError(f"{caller}: No gradients provided for any variable; every gradient is None")
+    return [None if g is None else _aligned(caller, g, v) for g, v in zip(grads, variables, strict=True)]
 
 
-def _aligned(gradient: Any, variable: Variable) -> Tensor:
-    subject = f"apply: the gradient of {path_of(variable)}"
+def _aligned(caller: str, gradient: Any, variable: Variable) -> Tensor:
+    subject = f"{caller}: the gradient of {path_of(variable)}"
     try:
         tensor = backend.dense(gradient, variable)
         dtype, shape = keras.backend.standardize_dtype(tensor.dtype), tuple(tensor.shape)

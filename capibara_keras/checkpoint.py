@@ -14,10 +14,12 @@ from capibara_keras.config import OptimizerConfig
 from capibara_keras.errors import CheckpointError
 from capibara_keras.types import Variable
 
-__all__ = ["FORMAT", "OWN", "Key", "load", "restore", "save"]
+__all__ = ["FORMAT", "OWN", "Key", "load", "restore", "save", "write"]
 
 FORMAT = 1
 """Version of the format; a reader refuses what is newer than itself."""
+
+_INSTEAD = "To begin with empty state instead, compile with a new optimizer after the weights are loaded"
 
 Key: TypeAlias = tuple[str, str]
 """Name of a state variable, and the path of the model's variable it belongs to ("" for none)."""
@@ -49,20 +51,21 @@ def save(
         joined: for variables that came in later, how many updates there had been.
         frozen: variables that are not trained at present; an optimizer that does not know them can do without.
     """
-    sums = []
-    for i, variable in enumerate(inventory.values()):
-        array = np.asarray(ops.convert_to_numpy(variable))
-        store[str(i)] = array
-        sums.append(_checksum(array))
     description = {
         "format": FORMAT,
         "family": configuration.rule.family,
-        "variables": list(inventory),
         "joined": dict(joined),
         "frozen": list(frozen),
-        "crc32": sums,
     }
-    store["metadata"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
+    write(description, {key: np.asarray(ops.convert_to_numpy(v)) for key, v in inventory.items()}, store)
+
+
+def write(description: Description, arrays: Mapping[Key, np.ndarray], store: Any) -> None:
+    """Write arrays under their numbers, and the description of them: also of what was loaded and not restored yet."""
+    for i, array in enumerate(arrays.values()):
+        store[str(i)] = array
+    listed = {"variables": list(arrays), "crc32": [_checksum(array) for array in arrays.values()]}
+    store["metadata"] = np.frombuffer(json.dumps(description | listed).encode(), np.uint8)
 
 
 def load(store: Any) -> tuple[Description, dict[Key, np.ndarray]] | None:
@@ -117,7 +120,9 @@ def restore(
     else:
         family = description["family"]
         if family != configuration.rule.family:
-            raise CheckpointError(f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}")
+            raise CheckpointError(
+                f"the state was saved by algorithm {family!r}, this is {configuration.rule.family!r}. {_INSTEAD}"
+            )
         arrays = {(name, rename.get(path, path)): array for (name, path), array in arrays.items()}
         _check(inventory, arrays)
     for key, array in arrays.items():
@@ -151,7 +156,7 @@ def _check(inventory: Mapping[Key, Variable], arrays: Mapping[Key, np.ndarray]) 
     if pending is not None and pending > 0 and ("micro_step", "") not in inventory:
         complaints.append(f"{pending} accumulated micro-batches: this optimizer has no gradient_accumulation_steps")
     if complaints:
-        raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join(complaints))
+        raise CheckpointError("the saved state does not fit this optimizer:\n  " + "\n  ".join([*complaints, _INSTEAD]))
 
 
 def _is_optional(key: Key) -> bool:

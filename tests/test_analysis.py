@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 import capibara_keras as ck
-from tests.models import line, regression, regressor, values
+from tests.models import line, regression, regressor, values, variables
 from tests.reference import Reference
 from tests.subprocess_runner import run
 
@@ -428,6 +428,23 @@ def test_a_missing_gradient_leaves_its_parameter() -> None:
     one = ops.array([1.0])
     params, _ = optimizer.functional_step([one, one], [one, None], optimizer.functional_state())
     assert [p.numpy().item() for p in params] == pytest.approx([0.9, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("params", "grads", "message"),
+    [
+        ([(2,)], [()], r"functional_step: the gradient of w0 has shape \(\), the variable \(2,\)"),
+        ([(2,)], [(2,), (2,)], "functional_step: 2 gradients for 1 variables"),
+        ([(3,)], [(2,)], r"functional_step: expected parameters of shapes \[\(2,\)\], received \[\(3,\)\]"),
+        ([], [(2,)], "received \\[\\]"),
+    ],
+)
+def test_a_functional_step_of_other_shapes(params: Any, grads: Any, message: str) -> None:
+    """Nothing is broadcast, and nothing left out."""
+    optimizer = ck.Optimizer("sgd", differentiable=True)
+    optimizer.build(variables((2,)))
+    with pytest.raises(ck.ConfigError, match=message):
+        optimizer.functional_step(list(map(ops.ones, params)), list(map(ops.ones, grads)), optimizer.functional_state())
 
 
 @pytest.mark.parametrize("built", [False, True])

@@ -143,6 +143,7 @@ def test_other_shapes_are_refused() -> None:
     store = stored(trained(ck.Adam()))
     here = trained(ck.Adam(), shapes=((2, 4), (3,)))
     refused(here, store, "m of w0: shape (2, 3) in the file, (2, 4) here", "v of w0: shape (2, 3) in the file")
+    refused(here, store, "To begin with empty state instead, compile with a new optimizer")
 
 
 def test_other_shapes_are_refused_by_position_too() -> None:
@@ -360,6 +361,27 @@ def test_saved_before_the_first_update(built: bool) -> None:
 def test_an_empty_file_warns() -> None:
     with pytest.warns(UserWarning, match="holds no optimizer state; starting afresh"):
         ck.Adam().load_own_variables({})
+
+
+def test_what_waits_is_saved_again() -> None:
+    """Loaded into a model that is only evaluated, and saved again: the training's state is not lost."""
+    store, passed_on = stored(trained(ck.Adam())), ck.Adam()
+    passed_on.load_own_variables(store)
+    again = stored(passed_on)
+    assert again.keys() == store.keys()
+    assert all(
+        np.asarray(again[key]).tobytes() == np.asarray(store[key]).tobytes() for key in store if key != "metadata"
+    )
+    assert json.loads(again["metadata"].tobytes()) == json.loads(store["metadata"].tobytes())
+
+
+def test_a_list_of_another_length_is_refused() -> None:
+    """Keras would take the first of each."""
+    here, weights = trained(ck.Adam(), seed=1), values(trained(ck.Adam(use_ema=True)))
+    with pytest.raises(ck.CheckpointError, match=r"set_weights: 13 values for 11 variables"):
+        here.set_weights(weights)
+    here.set_weights(values(trained(ck.Adam())))
+    assert [a.tobytes() for a in values(here)] == [a.tobytes() for a in values(trained(ck.Adam()))]
 
 
 class Counting(ck.SGD):

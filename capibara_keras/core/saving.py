@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from capibara_keras import checkpoint, errors
 from capibara_keras.core.accumulating import Accumulating
+from capibara_keras.errors import CheckpointError
 from capibara_keras.warning import warn
 
 __all__ = ["Core"]
@@ -45,9 +47,15 @@ class Core(Accumulating):
         return options
 
     def save_own_variables(self, store: Any) -> None:
-        """Write the state into one of Keras' stores (`.keras`, `.weights.h5`)."""
+        """Write the state into one of Keras' stores (`.keras`, `.weights.h5`): before `build`, what was loaded."""
+        if self._pending is not None:
+            description, arrays = self._pending
+            checkpoint.write(description, arrays, store)
+            return
         joined = {row.path: row.joined for row in self._states.rows.values() if row.joined}
-        checkpoint.save(self._inventory(), self._config, joined, self._states.frozen, store)
+        still_built_on = zip(self._rows, self._trainable_variables, strict=True) if self.built else ()
+        frozen = [row.path for row, v in still_built_on if not getattr(v, "trainable", True)]
+        checkpoint.save(self._inventory(), self._config, joined, [*self._states.frozen, *frozen], store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the state from one of Keras' stores; before `build`, it is kept until then.
@@ -62,6 +70,19 @@ class Core(Accumulating):
             self._restore(*loaded)
         else:
             self._set(_pending=loaded)
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Restore the state from a list: the values of `variables`, in order.
+
+        Raises:
+            CheckpointError: not as many values as variables; nothing is written.
+        """
+        if self.built and len(weights) != len(self.variables):
+            raise CheckpointError(
+                f"set_weights: {len(weights)} values for {len(self.variables)} variables; give one for each of "
+                "`optimizer.variables`, of an optimizer with the same options"
+            )
+        super().set_weights(weights)
 
     @property
     def has_loaded_state(self) -> bool:

@@ -119,7 +119,7 @@ class Updating(Observing):
 
     def _aligned(self, grads: Sequence[Tensor | None], variables: list[Variable]) -> list[Tensor | None]:
         """One dense gradient or `None` for each variable that the optimizer was built with; builds it on first use."""
-        dense = aligned_gradients(grads, variables)
+        dense = aligned_gradients("apply", grads, variables)
         if self.built and any(self._var_key(v) not in self._trainable_variables_indices for v in variables):
             if backend.tracing(dense):  # the trace that is being made takes the place of the one before
                 self._set(_traced=False)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from capibara_keras import backend, config, errors
+from capibara_keras.arguments import aligned_gradients
 from capibara_keras.optimizer.scheduling import Scheduling
 from capibara_keras.pipeline import State, update
 from capibara_keras.records import StepRecord
@@ -152,7 +153,8 @@ class Stepping(Scheduling):
             New parameters and new state.
 
         Raises:
-            ConfigError: without `differentiable=True`, or before the optimizer is built.
+            ConfigError: without `differentiable=True`, or before the optimizer is built; lists, shapes or types that
+                do not match.
 
         >>> import capibara_keras as ck, keras
         >>> optimizer = ck.Optimizer("sgd", learning_rate=0.5, differentiable=True)
@@ -166,7 +168,12 @@ class Stepping(Scheduling):
             raise errors.ConfigError(
                 "functional_step: needs differentiable=True, and `optimizer.build(variables)` before"
             )
-        state = update(self._plan(), state._replace(params=list(parameters)), list(gradients))
+        variables = self._trainable_variables
+        shapes, expected = [tuple(p.shape) for p in parameters], [tuple(v.shape) for v in variables]
+        if shapes != expected:
+            raise errors.ConfigError(f"functional_step: expected parameters of shapes {expected}, received {shapes}")
+        grads = aligned_gradients("functional_step", gradients, variables)
+        state = update(self._plan(), state._replace(params=list(parameters)), grads)
         return state.params, state
 
 

@@ -191,6 +191,20 @@ def test_saving_after_unfreezing(how: str, again: bool, tmp_path: Path) -> None:
     assert int(other.optimizer.iterations) == int(optimizer.iterations)
 
 
+def test_saving_after_freezing_without_a_callback(tmp_path: Path) -> None:
+    """The optimizer is still built on all, and the model that is loaded trains fewer: it goes on with those."""
+    model = tuned(ck.Adam(0.05, jit_compile=False), frozen=False)
+    fit(model, 2, attached=False)
+    freeze(model, model.optimizer, True)
+    fit(model, 1, attached=False)
+    model.save(tmp_path / "m.keras")
+    other = keras.saving.load_model(tmp_path / "m.keras")
+    for each in (model, other):
+        fit(each, 2, attached=False)
+    assert [w.tobytes() for w in values(other)] == [w.tobytes() for w in values(model)]
+    assert int(other.optimizer.iterations) == 5
+
+
 def test_a_window_that_is_open_stays_open() -> None:
     """One micro-batch before unfreezing, none after: what it brought is used."""
     a, b = named("a", "b", shape=(1,))

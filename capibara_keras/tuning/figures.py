@@ -17,6 +17,9 @@ __all__ = ["FIGURES"]
 
 COLOURS = {"completed": "#2463a8", "pruned": "#e0a030", "diverged": "#c03030", "failed": "#777777"}
 
+FIT = 24
+"""Letters of the names of values that fit below a slice side by side."""
+
 
 def draw_best(search: Search, metric: str, figure: Any) -> None:
     """Scores in the order of the trials, and the best so far."""
@@ -105,7 +108,9 @@ def draw_slices(search: Search, metric: str, figure: Any) -> None:
             axes.set_xscale("log" if d.domain.log else "linear")
             axes.set_xlim(*_with_room(d.domain))
         else:
-            axes.set_xticks(range(len(d.domain.values)), [progress.number(v) for v in d.domain.values], fontsize=7)
+            names = [progress.number(v) for v in d.domain.values]
+            turned = {"rotation": 15, "ha": "right"} if sum(map(len, names)) > FIT else {}
+            axes.set_xticks(range(len(names)), names, fontsize=7, **turned)
             axes.set_xlim(-0.5, len(d.domain.values) - 0.5)
         axes.tick_params(labelsize=7)
         axes.set_title(d.name, fontsize=9)
@@ -123,7 +128,8 @@ def draw_importance(search: Search, metric: str, figure: Any) -> None:
     axes = figure.subplots()
     shares = dict(sorted(importance(search).items(), key=lambda pair: pair[1]))
     known = not any(map(math.isnan, shares.values()))
-    axes.barh(list(shares), list(shares.values()) if known else [0.0] * len(shares), color="#2463a8")
+    lengths = list(shares.values()) if known else [0.0] * len(shares)
+    axes.barh(list(shares), lengths, height=min(0.8, 0.2 * len(shares)), color="#2463a8")
     axes.set(xlabel=f"share of the variance of {metric}", xlim=(0, 1), title="Importance of the options")
     if not known:
         axes.text(0.5, 0.5, "fewer than 8 scores: not known", transform=axes.transAxes, ha="center")
@@ -172,4 +178,6 @@ def _scaled(axes: Any, search: Search) -> None:
     hidden = int(np.sum(scores > limits[1]))
     if hidden:
         place, where = ("below", 0.02) if search.maximize else ("above", 0.94)
-        axes.text(0.02, where, f"{hidden} scores {place}", transform=axes.transAxes, fontsize=7, color="#555555")
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+        text = f"{hidden} scores {place}"
+        axes.text(0.02, where, text, transform=axes.transAxes, fontsize=7, color="#555555", bbox=paper)

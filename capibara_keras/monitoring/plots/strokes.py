@@ -9,10 +9,15 @@ import numpy as np
 from capibara_keras.monitoring.palette import LEVEL_COLOURS, ORANGE, RED
 from capibara_keras.monitoring.reader import TrainingHistory
 
-__all__ = ["annotate", "line", "log_if_positive", "marks", "rug"]
+__all__ = ["annotate", "counted", "line", "log_if_positive", "marks", "rug"]
 
 LISTED = 5
 """Kinds of alerts that the legend names."""
+
+
+def counted(h: TrainingHistory) -> str:
+    """Label of an axis that counts updates or epochs."""
+    return f"{h.unit} (index)"
 
 
 def log_if_positive(axes: Any, *series: np.ndarray) -> None:
@@ -23,12 +28,13 @@ def log_if_positive(axes: Any, *series: np.ndarray) -> None:
 
 def line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:
     """What is known, joined over what was not measured; broken where a value is not finite, and where training went
-    back to an earlier update."""
+    back to an earlier update. What no line reaches is a dot."""
     keep = ~np.isnan(y)
     x, y = x[keep], np.where(np.isfinite(y[keep]), y[keep], np.nan)
     back = np.flatnonzero(np.diff(x) < 0) + 1
     x, y = np.insert(x, back, np.nan), np.insert(y, back, np.nan)
-    alone = np.isfinite(y) & ~np.isfinite(np.append(y[1:], np.nan)) & ~np.isfinite(np.insert(y[:-1], 0, np.nan))
+    joined = np.isfinite(y[1:]) & np.isfinite(y[:-1]) & (x[1:] != x[:-1])
+    alone = np.isfinite(y) & ~np.append(joined, False) & ~np.insert(joined, 0, False)
     axes.plot(x, y, linestyle, color=colour, linewidth=1.3, label=label)
     if alone.any():
         axes.plot(x[alone], y[alone], ".", color=colour)
@@ -64,6 +70,8 @@ def annotate(figure: Any, x: np.ndarray, h: TrainingHistory) -> None:
             else:
                 label, colour, style = f"other alerts ({len(kinds) - LISTED} kinds)", "#BBBBBB", "-"
             axes.axvline(place, color=colour, linewidth=1.2, linestyle=style, zorder=1, label=label)
+        if not axes.get_xlabel() or axes.get_xlabel() == counted(h):
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.25)
         axes.title.set_fontsize(11)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

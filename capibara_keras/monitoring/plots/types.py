@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from capibara_keras.monitoring.palette import BLUE, GREEN, PURPLE, RED
-from capibara_keras.monitoring.plots.strokes import line, log_if_positive, marks, rug
+from capibara_keras.monitoring.plots.strokes import counted, line, log_if_positive, marks, rug
 from capibara_keras.monitoring.reader import TrainingHistory
 
 __all__ = ["PLOTS", "USUAL", "Plot"]
@@ -62,7 +62,7 @@ def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """One line."""
     axes = figure.subplots()
     line(axes, n["x"], n["rate"], BLUE, "learning rate")
-    axes.set(title="Learning rate", ylabel="learning rate", xlabel=_counted(h))
+    axes.set(title="Learning rate", ylabel="learning rate", xlabel=counted(h))
 
 
 def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
@@ -75,21 +75,22 @@ def draw_gradient(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     marks(axes, n["x"], n["norm"], n["clipped"], "clipped")
     rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     rug(axes, n["x"], n["zero"], 0.03, PURPLE, "v", "zero")
-    axes.set(title="Norm of the gradient", ylabel="L2 norm (units of loss / units of weight)", xlabel=_counted(h))
+    axes.set(title="Norm of the gradient", ylabel="L2 norm (units of loss / units of weight)", xlabel=counted(h))
 
 
 def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The ratio with its usual band, and below it the two norms."""
     upper, lower = figure.subplots(2, 1, sharex=True)
-    log_if_positive(upper, n["ratio"])
+    log_if_positive(upper, n["ratio"], np.array(USUAL))
     upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
     line(upper, n["x"], n["ratio"], BLUE, "change / norm")
     marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
+    rug(upper, n["x"], n["ratio"] == 0, 0.03, PURPLE, "v", "no change")
     log_if_positive(lower, n["parameters"], n["change"])
     line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
     line(lower, n["x"], n["change"], GREEN, "their change")
     upper.set(title="How far an update moves the parameters", ylabel="change / norm (share)")
-    lower.set(ylabel="L2 norm (units of weight)", xlabel=_counted(h))
+    lower.set(ylabel="L2 norm (units of weight)", xlabel=counted(h))
 
 
 def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
@@ -99,10 +100,6 @@ def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
     axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")
-
-
-def _counted(h: TrainingHistory) -> str:
-    return f"{h.unit} (index)"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from capibara_keras.callbacks.reaction import REACTIONS, Reaction
 from capibara_keras.monitoring import DEFAULT_RULES, Alert, HealthRule, Observation
 from capibara_keras.monitoring.alerts import LEVELS
 from capibara_keras.monitoring.monitor import KEPT
+from capibara_keras.pipeline import STATISTICS_HISTORY
+from capibara_keras.warning import warn
 from capibara_keras.watch import Watch
 
 __all__ = ["HealthMonitor"]
@@ -24,8 +26,9 @@ __all__ = ["HealthMonitor"]
 class HealthMonitor(Attach):
     """Watches training, and prints each problem once: what was seen, in which layer, and what to change.
 
-    It reads what the optimizer measured every few batches and misses no update in between; what is wrong is dated to
-    the update in which it happened. The metrics are in `optimizer.get_optimization_metrics()`.
+    It reads what the optimizer measured every few batches and misses no update in between (of 256 at most, for a large
+    `steps_per_execution`); what is wrong is dated to the update in which it happened. The metrics are in
+    `optimizer.get_optimization_metrics()`.
 
     Args:
         on_critical: on an alert of level "critical": "warn" prints it; "stop" also ends training; "reduce_lr" lowers
@@ -106,6 +109,12 @@ class HealthMonitor(Attach):
         self._is_unbuilt = not (optimizer.built and self.model.built)  # on TensorFlow, the first batch builds it then
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
+        updates = self.model.steps_per_execution // (optimizer.gradient_accumulation_steps or 1)
+        if updates > STATISTICS_HISTORY:
+            warn(
+                f"HealthMonitor: with steps_per_execution={self.model.steps_per_execution} it sees the last "
+                f"{STATISTICS_HISTORY} of {updates} updates at a time; what happens in the others is missed"
+            )
         if self._file is not None:  # the last `fit` ended with an error
             self._file.close()
         self._file = None if self.path is None else JsonLines(self.path)

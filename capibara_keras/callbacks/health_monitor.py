@@ -7,35 +7,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from keras import ops
-
 from capibara_keras import errors
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.baseline import baseline_loss
 from capibara_keras.callbacks.batch_losses import BatchLosses
-from capibara_keras.callbacks.good_state import GoodStates
 from capibara_keras.callbacks.json_lines import JsonLines
+from capibara_keras.callbacks.reaction import REACTIONS, Reaction
 from capibara_keras.monitoring import DEFAULT_RULES, Alert, HealthRule, Observation
 from capibara_keras.monitoring.alerts import LEVELS
 from capibara_keras.monitoring.monitor import KEPT
+from capibara_keras.pipeline import STATISTICS_HISTORY
+from capibara_keras.warning import warn
 from capibara_keras.watch import Watch
 
 __all__ = ["HealthMonitor"]
-
-ACTIONS = ("warn", "stop", "reduce_lr", "rollback")
-
-ONSET = 20
-"""A problem may have begun so many updates before its alert; a copy of that time is no good one."""
-
-ACTED = 3
-"""After so many rollbacks or reductions in one `fit`, training stops: they do not help."""
 
 
 class HealthMonitor(Attach):
     """Watches training, and prints each problem once: what was seen, in which layer, and what to change.
 
-    It reads what the optimizer measured every few batches and misses no update in between; what is wrong is dated to
-    the update in which it happened. The metrics are in `optimizer.get_optimization_metrics()`.
+    It reads what the optimizer measured every few batches and misses no update in between (of 256 at most, for a large
+    `steps_per_execution`); what is wrong is dated to the update in which it happened. The metrics are in
+    `optimizer.get_optimization_metrics()`.
 
     Args:
         on_critical: on an alert of level "critical": "warn" prints it; "stop" also ends training; "reduce_lr" lowers
@@ -82,7 +75,7 @@ class HealthMonitor(Attach):
         print_fn: Callable[[str], Any] | None = None,
     ) -> None:
         super().__init__()
-        self.on_critical = errors.choice("on_critical", on_critical, ACTIONS)
+        self.on_critical = errors.choice("on_critical", on_critical, ("warn", *REACTIONS))
         self.every = errors.integer("every", every, 1, 64)
         self.path, self.rules, self.print_fn = path, tuple(rules), print_fn
         self.level = errors.choice("level", level, LEVELS)
@@ -93,10 +86,10 @@ class HealthMonitor(Attach):
         self.alerts: list[Alert] = []
         """The last 1000 alerts, hints included; `raised` is how many there have been."""
         self.raised = 0
-        self._losses, self._acted, self._last = BatchLosses(), 0, 0
+        self._losses, self._last = BatchLosses(), 0
         self._file: JsonLines | None = None
         self._is_unbuilt = False
-        self._good: GoodStates | None = None
+        self._reaction: Reaction | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Have the optimizer measure, and open the file."""
@@ -111,17 +104,27 @@ class HealthMonitor(Attach):
             )
             if optimizer.built:
                 self.watch.restart()  # what an earlier `fit` did was for its own monitor to say
+        elif self.watch.is_ahead():
+            self.watch.restart()
         self._is_unbuilt = not (optimizer.built and self.model.built)  # on TensorFlow, the first batch builds it then
         optimizer._set(_watch=self.watch)
         super().on_train_begin(logs)
+        updates = self.model.steps_per_execution // (optimizer.gradient_accumulation_steps or 1)
+        if updates > STATISTICS_HISTORY:
+            warn(
+                f"HealthMonitor: with steps_per_execution={self.model.steps_per_execution} it sees the last "
+                f"{STATISTICS_HISTORY} of {updates} updates at a time; what happens in the others is missed"
+            )
         if self._file is not None:  # the last `fit` ended with an error
             self._file.close()
         self._file = None if self.path is None else JsonLines(self.path)
-        self._good, self._acted, self._losses = None, 0, BatchLosses()
-        if self.on_critical == "rollback":
-            self._good = GoodStates(self.model)
+        self._losses, self._reaction = BatchLosses(), None
+        if self.on_critical != "warn":
+            self._reaction = REACTIONS[self.on_critical](
+                self.model, optimizer, self.watch, self._say, self.reduce_factor, self.keep_every
+            )
             if optimizer.built:
-                self._good.keep(int(ops.convert_to_numpy(optimizer.iterations)))
+                self._reaction.begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """The logged mean begins anew, and so may the data."""
@@ -159,7 +162,7 @@ class HealthMonitor(Attach):
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Close the file."""
         super().on_train_end(logs)
-        self._good = None
+        self._reaction = None
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -169,8 +172,8 @@ class HealthMonitor(Attach):
         self._is_unbuilt = False
         if self.watch is not None and self.baseline_loss is None:
             self.watch.baseline_loss = baseline_loss(self.model) or math.nan
-        if self._good is not None:
-            self._good.keep(int(ops.convert_to_numpy(self.optimizer.iterations)))
+        if self._reaction is not None:
+            self._reaction.begin()
 
     def _read(self) -> None:
         assert self.watch is not None
@@ -180,10 +183,8 @@ class HealthMonitor(Attach):
             rows = zip(self.watch.observations, self.watch.penalties, strict=True)
             self._file.write(self._record(x, penalty) for x, penalty in rows)
         self._handle(found)
-        if self._good is not None and self.watch.observations and not self.watch.critical():
-            update = self.watch.observations[-1].update + 1
-            if update - self._good.latest >= self.keep_every:
-                self._good.keep(update)
+        if self._reaction is not None:
+            self._reaction.after_reading()
 
     def _record(self, x: Observation, penalty: float) -> dict[str, Any]:
         """A line of the file."""
@@ -208,25 +209,8 @@ class HealthMonitor(Attach):
             if LEVELS.index(alert.level) >= LEVELS.index(self.level):
                 self._say(str(alert))
         critical = [alert for alert in alerts if alert.level == "critical"]
-        if critical and self.on_critical != "warn" and not self.model.stop_training:
-            self._act(critical[0])
-
-    def _act(self, alert: Alert) -> None:
-        self._acted += 1
-        if self.on_critical == "stop" or self._acted > ACTED:
-            self._say(f"training stops because of {alert.id} at update {alert.step}")
-            self.model.stop_training = True
-        elif self.on_critical == "reduce_lr":
-            before = float(ops.convert_to_numpy(self.optimizer.learning_rate))
-            self.optimizer.learning_rate = before * self.reduce_factor
-            self._say(f"the learning rate goes from {before:.3g} to {before * self.reduce_factor:.3g}")
-        elif self._good is not None and self.watch is not None and not self._good.fits():
-            self._say("there is no earlier state to go back to: training stops")
-            self.model.stop_training = True
-        elif self._good is not None and self.watch is not None:
-            update = self._good.restore(alert.step - ONSET)
-            self.watch.restart()
-            self._say(f"weights and optimizer are those of update {update} again; the batches since are skipped")
+        if critical and self._reaction is not None and not self.model.stop_training:
+            self._reaction.act(critical[0])
 
     def _say(self, text: str) -> None:
         """Below the progress bar, which Keras draws anew on the next line."""

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from capibara_keras import errors
-from capibara_keras.backend.iterators import is_iterator, position_of, take_position
-from capibara_keras.callbacks import run_state
+from capibara_keras.backend.iterators import take_position
+from capibara_keras.callbacks import iterator_position, run_state
 from capibara_keras.callbacks.attach import Attach
 from capibara_keras.callbacks.gate import Gate
 from capibara_keras.callbacks.termination import Termination
@@ -192,17 +192,10 @@ class Resume(Attach):
     def _take_iterator(self, data: Any) -> None:
         """Refuse data whose position is not known; move an iterator to where the saved run was."""
         if not self._checked:
-            if not is_iterator(data):
-                raise errors.ConfigError(_REFUSED)
-            try:
-                position_of(data)
-            except errors.ConfigError as error:
-                raise errors.ConfigError(f"{error}. {_REFUSED}") from error
+            iterator_position.require(data)
             self._checked = True
         if self._start is not None and self._found is not None:
-            files = {k.removeprefix("iterator/"): v for k, v in self._found[1].items() if k.startswith("iterator/")}
-            if not files:
-                raise errors.CheckpointError("the saved run got its data from Resume.data; give it the same way")
+            files = iterator_position.saved(self._found[1])
             self._go_on(next(data) if self._start[1] else None)
             take_position(data, files)
 
@@ -242,7 +235,7 @@ class Resume(Attach):
         if self._data is not None:
             position["fingerprint"] = self._data.fingerprint(self._epoch, self._batch)
         if iterator is not None:
-            arrays |= {f"iterator/{name}": content for name, content in position_of(iterator).items()}
+            arrays |= iterator_position.of(iterator)
         try:
             archive.save(self.directory, description | {"position": position, "epochs": self._epochs}, arrays)
         except OSError as error:
@@ -251,10 +244,3 @@ class Resume(Attach):
     def _epochs_begun(self, epoch: int) -> bool:
         """Whether this is the first epoch of the run, or the one that it is resumed in: nothing new to save."""
         return epoch == 0 or (self._start is not None and epoch == self._start[0])
-
-
-_REFUSED = (
-    "Resume: the position in this data cannot be known exactly. Use `data = resume.data(...)` and "
-    "`fit(data, steps_per_epoch=data.steps)`, or on TensorFlow a tf.data.Dataset without Python functions and without "
-    "random ones that have no seed"
-)

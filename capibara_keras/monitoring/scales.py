@@ -32,4 +32,4 @@ def count(axis: Any) -> None:
     """Whole numbers at the ticks of an axis of updates."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -99,6 +99,8 @@ class Watch:
         self._pending.add(loss)
         if not self.optimizer.built:
             return []
+        if self.is_ahead():
+            self.restart()
         followed = self._follow()
         recent = self.optimizer.recent_updates(since=self._seen)
         self.knows_loss = len(recent.numbers) > 0 and not math.isnan(recent.statistics["loss"][-1])
@@ -145,8 +147,13 @@ class Watch:
         names = [rule.name for rule in self.rules if rule.level == "critical"]
         return self.monitor.engine.active(names, self.monitor.history.latest.update)
 
+    def is_ahead(self) -> bool:
+        """Whether the optimizer has made fewer updates than were seen: an earlier state was restored."""
+        return bool(self.optimizer.built) and readings.attempts(self.optimizer._state) < self._seen
+
     def restart(self) -> None:
-        """Forget what was observed, but for the alerts: the state of an earlier update was restored."""
+        """Forget what was observed, but for the alerts: the state of an earlier update was restored. `update` does so
+        itself where it finds that it is ahead."""
         self._seen = readings.attempts(self.optimizer._state)
         self._pending, self._prober = PendingLosses(), None
         self.monitor.restart()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,15 @@ def test_one_batch_and_nothing_to_go_back_to() -> None:
     monitor = ck.HealthMonitor(on_critical="rollback", print_fn=said.append)
     model.fit(np.full((4, 2), 1e30), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[monitor])
     assert said[-1] == "there is no earlier state to go back to: training stops"
+
+
+@pytest.mark.parametrize("steps, accumulated, missed", [(256, 1, False), (512, 1, True), (512, 4, False)])
+def test_an_execution_of_more_updates_than_are_kept(steps: int, accumulated: int, missed: bool) -> None:
+    model = regressor(ck.SGD(1e-3, gradient_accumulation_steps=accumulated), steps_per_execution=steps)
+    monitor = ck.HealthMonitor()
+    monitor.set_model(model)
+    monitor.set_params({})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monitor.on_train_begin()
+    assert any(f"the last 256 of {steps} updates" in str(w.message) for w in caught) == missed

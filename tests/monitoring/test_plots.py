@@ -237,3 +237,13 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match="plot_directory"):
         generate(columns(), save_plots=True, plot_directory=tmp_path / "taken")
+
+
+def test_updates_that_were_all_skipped_are_seen() -> None:
+    """They have one index, at which no line is long."""
+    rows = {"update": [0] * 4, "parameter_norm": [2.0] * 4, "update_norm": [0.0] * 4, "skipped": [1.0] * 4}
+    figure = plots.generate(rows)["parameter_updates"]
+    upper, lower = figure.axes
+    assert {"no change"} <= set(upper.get_legend_handles_labels()[1])
+    assert "." in [line.get_marker() for line in lower.get_lines()]
+    assert upper.get_yscale() == lower.get_yscale() == "log"

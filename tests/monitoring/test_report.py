@@ -336,3 +336,16 @@ def test_ticks_of_the_histogram(low: float, high: float) -> None:
     limits = axes.get_xlim()
     shown = [label.get_text() for label in axes.get_xticklabels() if limits[0] <= label.get_position()[0] <= limits[1]]
     assert len(shown) >= 3 and len(set(shown)) == len(shown)
+
+
+def test_a_run_that_never_was_finite() -> None:
+    """All its updates were skipped, and so have the index of the first."""
+    story, subject = Story(("a",)), Subject(("a/kernel",), ((2, 2),))
+    norms = {"parameter_norms": np.ones(1), "update_norms": np.zeros(1), "gradient_norms": np.full(1, np.inf)}
+    for _ in range(30):
+        values = {"loss": math.inf, "gradient_norm": math.inf, "learning_rate": 0.1, "skipped": True}
+        story.take([Observation(0, **values, **norms)], subject)
+    figure = draw(story, "")
+    assert "no finite one was recorded" in texts(figure) and "no update changed anything" in texts(figure)
+    dots = {axes.get_title("left") for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "o"}
+    assert dots >= {"Learning rate", "Norm of the weights"}

@@ -227,6 +227,13 @@ def test_units_that_are_dying_explain_a_small_gradient() -> None:
     assert said(changed(healthy(), 0, dying)) == ["dead_units"]
 
 
+def test_a_gradient_that_vanishes_explains_slow_progress() -> None:
+    """A higher rate is no remedy for it."""
+    slow = lambda x: {"loss": 1.4 + 0.01 * math.sin(x.update**2)} | updates(2e-5)  # noqa: E731
+    vanishing = lambda x: slow(x) | gradients(1e-5, 1e-5, 1, 1, 1, 1, 1)(x)  # noqa: E731
+    assert said(changed(healthy(300), 0, vanishing)) == ["gradient_vanishing"]
+
+
 def test_no_gradient_anywhere_is_a_loss_of_nothing() -> None:
     assert "dead_units" not in said(changed(healthy(), 0, silent(np.ones(36, bool))))
 

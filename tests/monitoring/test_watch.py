@@ -93,6 +93,21 @@ def test_options_that_change_are_followed() -> None:
     assert watch.monitor.history.updates == 2
 
 
+def test_a_state_that_was_restored() -> None:
+    """From then on all is seen again, and not only what goes beyond what was seen before."""
+    w, optimizer = keras.Variable([[1.0]], name="w"), ck.SGD(0.1)
+    optimizer.build([w])
+    watch, early = ck.Watch(optimizer), [v.numpy() for v in optimizer.variables]
+    for _ in range(5):
+        optimizer.apply([ops.ones((1, 1))])
+    watch.update()
+    for variable, value in zip(optimizer.variables, early, strict=True):
+        variable.assign(value)
+    assert watch.is_ahead() and watch.update() == [] and not watch.is_ahead()
+    optimizer.apply([ops.array([[math.nan]])])
+    assert [(alert.id, alert.step) for alert in watch.update()] == [("nonfinite_gradient", 0)]
+
+
 @pytest.mark.parametrize(
     "options, fixed", [("clipnorm", True), ("global_clipnorm", True), ("clipvalue", False), ("clip_method", False)]
 )

@@ -17,12 +17,13 @@ LISTED = 5
 
 def line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:
     """What is known, joined over what was not measured; broken where a value is not finite, and where training went
-    back to an earlier update."""
+    back to an earlier update. What no line reaches is a dot."""
     keep = ~np.isnan(y)
     x, y = x[keep], np.where(np.isfinite(y[keep]), y[keep], np.nan)
     back = np.flatnonzero(np.diff(x) < 0) + 1
     x, y = np.insert(x, back, np.nan), np.insert(y, back, np.nan)
-    alone = np.isfinite(y) & ~np.isfinite(np.append(y[1:], np.nan)) & ~np.isfinite(np.insert(y[:-1], 0, np.nan))
+    joined = np.isfinite(y[1:]) & np.isfinite(y[:-1]) & (x[1:] != x[:-1])
+    alone = np.isfinite(y) & ~np.append(joined, False) & ~np.insert(joined, 0, False)
     axes.plot(x, y, linestyle, color=colour, linewidth=1.3, label=label)
     if alone.any():
         axes.plot(x[alone], y[alone], ".", color=colour)

@@ -91,6 +91,7 @@ def draw_updates(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     upper.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
     line(upper, n["x"], n["ratio"], BLUE, "change / norm")
     marks(upper, n["x"], n["ratio"], n["clipped"], "clipped")
+    rug(upper, n["x"], n["ratio"] == 0, 0.03, PURPLE, "v", "no change")
     scale(lower, n["parameters"], n["change"])
     line(lower, n["x"], n["parameters"], PURPLE, "parameters", linestyle="--")
     line(lower, n["x"], n["change"], GREEN, "their change")

@@ -45,7 +45,8 @@ def loss_panel(axes: Any, story: Story) -> None:
     x, loss, high = story.series("update"), story.series("loss"), story.series("loss_high")
     finite = np.isfinite(loss)
     if not finite.any():
-        return unknown(axes, "Loss", "fit or optimizer.observe tell the loss")
+        bad = np.isinf(loss).any() or np.nansum(story.series("skipped")) > 0
+        return unknown(axes, "Loss", "no finite one was recorded" if bad else "fit or optimizer.observe tell the loss")
     logarithmic = spans(loss[finite])
     if finite.sum() >= FEWEST:
         line(axes, x, loss, BLUE, "batches", alpha=0.35, linewidth=0.8)
@@ -127,7 +128,7 @@ def _told(alert: Alert) -> Iterator[str]:
     """An alert in a few lines."""
     where = f" in {short(alert.layer, WIDE - 2)}" if alert.layer else ""
     yield from textwrap.wrap(f"{alert.level} at {alert.step}: {alert.id}{where}", WIDE, subsequent_indent="   ")
-    for text in textwrap.wrap(alert.suggestion, WIDE - 6, max_lines=2, placeholder=" …"):
+    for text in textwrap.wrap(alert.suggestion, WIDE - 6, max_lines=3, placeholder=" …"):
         yield f"   {text}"
 
 

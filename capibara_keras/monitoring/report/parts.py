@@ -65,9 +65,9 @@ def unknown(axes: Any, title: str, why: str) -> None:
 
 
 def line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, **style: Any) -> None:
-    """What is known, joined over what is not; a single point is a dot."""
+    """What is known, joined over what is not; a single place, where all updates are that were skipped, is a dot."""
     keep = np.isfinite(y)
-    dot = {"marker": "o", "markersize": 4, "clip_on": False} if keep.sum() == 1 else {}
+    dot = {"marker": "o", "markersize": 4, "clip_on": False} if len(np.unique(x[keep])) == 1 else {}
     axes.plot(x[keep], y[keep], color=colour, label=label, **dot, **style)
 
 

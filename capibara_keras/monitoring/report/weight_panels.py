@@ -26,6 +26,8 @@ def ratio_panel(axes: Any, story: Story) -> None:
         table = np.divide(change, norm, out=np.full(len(norm), np.nan), where=known)[None]
         if not known.any():
             return unknown(axes, "Change per update", MEASURED_BY)
+    if not (table > 0).any():
+        return unknown(axes, "Change per update", "no update changed anything")
     axes.axhspan(*USUAL, color=GREEN, alpha=0.12, linewidth=0, label="usual: 1e-4 to 1e-2")
     by_layer(axes, story, table)
     axes.set_yscale("log", nonpositive="mask")

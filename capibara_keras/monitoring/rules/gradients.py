@@ -136,8 +136,8 @@ RULES = (
         small_at_input,
         limit=1e-3,
         message="gradients at the input are {ratio:.3g} times smaller (limit {allowed:.0f}) than the largest{layers}",
-        suggestion='use activation="relu" with kernel_initializer="he_normal", and keras.layers.LayerNormalization or '
-        "a residual connection every 2 layers",
+        suggestion='use activation="relu", kernel_initializer="he_normal", and keras.layers.LayerNormalization every '
+        "2 layers",
         hold=4,
         every=5,
         causes=("no_gradient", "dead_units", "fp16_underflow", "symmetric_units", "weight_decay_dominant"),

@@ -121,6 +121,7 @@ RULES = (
         causes=(
             "lr_zero",
             "no_gradient",
+            "gradient_vanishing",
             "adam_epsilon_dominant",
             "fp16_underflow",
             "clipping_saturated",

@@ -589,7 +589,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     return {"algorithm": algorithm} | given | {"jit_compile": False}
 
 
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=80, deadline=None, derandomize=True, database=None)
 @hypothesis.given(options=options(), change=options())
 def test_any_options_work_or_are_refused(options: dict[str, Any], change: dict[str, Any]) -> None:
     """They make an optimizer that trains a step, or a `ConfigError`, and so do changes afterwards; nothing else."""

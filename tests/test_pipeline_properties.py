@@ -187,7 +187,7 @@ def test_the_norm_of_variables_of_any_size(shape):
 # Scaling. A power of two only changes exponents, so that these hold bit for bit.
 
 
-@pytest.mark.parametrize("rule", ["adam", "adamw", "nesterov"])
+@pytest.mark.parametrize("rule", ["adam", *(pytest.param(r, marks=pytest.mark.slow) for r in ("adamw", "nesterov"))])
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-10, 10))
 def test_loss_scale_changes_nothing(rule, seed, exponent):

@@ -45,7 +45,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", POLICIES)
 def test_dropping_micro_batches_equals_the_run_without_them(rule: str, jit_compile: bool) -> None:
     """Bit for bit: a window is full when three good ones are in."""

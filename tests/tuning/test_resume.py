@@ -126,7 +126,9 @@ def test_the_search_is_interesting(whole: list[dict[str, Any]]) -> None:
     assert {t["status"] for t in whole} == {"completed", "pruned", "diverged"}
 
 
-@pytest.mark.parametrize("at", moments())
+@pytest.mark.parametrize(
+    "at", [pytest.param(at, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, at in enumerate(moments())]
+)
 def test_death_at_any_write(
     at: int, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,10 @@ class Adafactor(Rule):
     """Adam's scaling from row and column means alone (Shazeer & Stern 2018, Algorithms 4 and 5).
 
         beta_2(t) = 1 - t^beta_2_decay
-        r_t = beta_2(t) r_{t-1} + (1 - beta_2(t)) mean over columns of (g_t² + epsilon_1);  c_t over rows
-        u_t = g_t / sqrt(r_t c_t / mean(r_t)),  divided by max(1, RMS(u_t) / clip_threshold)
+        r_t = beta_2(t) r_{t-1} + (1 - beta_2(t)) mean over columns of (g_t² + epsilon_1)
+        c_t = the same over rows
+        u_t = g_t / sqrt(r_t c_t / mean(r_t)),
+              divided by max(1, RMS(u_t) / clip_threshold)
         w ← w - rate max(epsilon_2, RMS(w)) u_t
 
     Rows and columns are the two largest axes, as in optax. Where the smaller of them has fewer than

@@ -30,7 +30,8 @@ NONNEGATIVE = ("v", "v_max")
 class Blockwise(Wrapper):
     """Moments in 8 bits with a float32 scale for each 256 entries (Dettmers et al. 2022, Section 2).
 
-        scale = max |x| over the block,  code = round(127 sign(x) (|x| / scale)^(1/4)),  255 levels for squares
+        scale = max |x| over the block
+        code = round(127 sign(x) (|x| / scale)^(1/4)),  255 levels for squares
 
     The paper looks codes up in a table whose steps grow with the magnitude; a fourth root spaces them likewise
     (relative steps of 3 % near the scale, 30 % at 1e-4 of it) and is arithmetic, which XLA vectorises. The code of

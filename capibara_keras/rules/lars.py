@@ -17,7 +17,8 @@ class Lars(Rule):
     """Momentum with steps in proportion to the weights, layer by layer (You, Gitman & Ginsburg 2017, Algorithm 1).
 
         r_t = g_t + weight_decay w
-        b_t = momentum b_{t-1} + trust_coefficient |w| / |r_t| r_t;  the ratio is 1 where one of the norms is 0
+        b_t = momentum b_{t-1} + trust_coefficient |w| / |r_t| r_t
+              the ratio is 1 where one of the norms is 0
         u_t = b_t,  or with nesterov the ratio's step + momentum b_t
 
     As in optax, the norm is that of the sum; the paper has |g_t| + weight_decay |w|. The rate stays outside the

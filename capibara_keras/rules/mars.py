@@ -18,7 +18,8 @@ __all__ = ["Mars"]
 class Mars(Rule):
     """AdamW on a gradient with reduced variance (Yuan et al. 2024, Algorithm 2: MARS-AdamW, approximate).
 
-        c_t = g_t + gamma beta_1 / (1 - beta_1) (g_t - g_{t-1}),  divided by max(1, |c_t|);  c_1 = g_1
+        c_t = g_t + gamma beta_1 / (1 - beta_1) (g_t - g_{t-1}),  c_1 = g_1
+              divided by max(1, |c_t|)
         m_t = beta_1 m_{t-1} + (1 - beta_1) c_t,  v_t = beta_2 v_{t-1} + (1 - beta_2) c_t²
         u_t = m̂_t / (sqrt(v̂_t) + epsilon)
 

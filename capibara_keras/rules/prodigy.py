@@ -18,8 +18,10 @@ __all__ = ["Prodigy"]
 class Prodigy(Rule):
     """Adam that finds its rate: an estimate d of how far the solution is (Mishchenko & Defazio 2024, Algorithm 4).
 
-        m_t = beta_1 m + (1 - beta_1) d_t g_t,  v_t = beta_2 v + (1 - beta_2) d_t² g_t²,  beta_3 = sqrt(beta_2)
-        r_t = beta_3 r + (1 - beta_3) rate d_t² <g_t, w_0 - w>,  s_t = beta_3 s + (1 - beta_3) rate d_t² g_t
+        m_t = beta_1 m + (1 - beta_1) d_t g_t
+        v_t = beta_2 v + (1 - beta_2) d_t² g_t²
+        r_t = beta_3 r + (1 - beta_3) rate d_t² <g_t, w_0 - w>,  beta_3 = sqrt(beta_2)
+        s_t = beta_3 s + (1 - beta_3) rate d_t² g_t
         w ← w - rate d_t m_t / (sqrt(v_t) + d_t epsilon)
         d_{t+1} = max(d_t, growth r_t / |s_t|_1),  over all variables
 

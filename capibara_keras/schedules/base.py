@@ -86,7 +86,9 @@ class WarmupSchedule(Schedule):
     """Linear warmup from `warmup_init_lr` to the peak P over W updates (Goyal et al. 2017, section 2.2), then
     whatever `after_warmup` says.
 
-        lr(t) = init + (P - init) t / W   for t <= W, hence exactly P at t = W, and from the start if W = 0
+        lr(t) = init + (P - init) t / W   for t <= W
+
+    Hence exactly P at t = W, and from the start if W = 0.
 
     Rates are of dtype `keras.config.floatx()`, at least float32; steps are integers (a Python int, a NumPy
     array or a tensor of any shape) up to 2^31 - 1, later ones count as that.

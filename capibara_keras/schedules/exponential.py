@@ -22,8 +22,8 @@ __all__ = ["Exponential"]
 class Exponential(WarmupSchedule):
     """Exponential decay (Senior et al. 2013), given by its end or by its speed.
 
-        lr(t) = P (m/P)^((t - W)/(T - W)),   m for t >= T                with `total_steps` and m > 0
-        lr(t) = max(P decay_rate^((t - W)/decay_steps), m)               with `decay_rate` and `decay_steps`
+        lr(t) = P (m/P)^((t - W)/(T - W)),  m for t >= T      with `total_steps` and m > 0
+        lr(t) = max(P decay_rate^((t - W)/decay_steps), m)    with `decay_rate`, `decay_steps`
 
     Args:
         peak_learning_rate: P.

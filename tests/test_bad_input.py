@@ -494,6 +494,17 @@ def test_a_formula_that_would_never_be_used(base: tuple[type, ...]) -> None:
     )
 
 
+def test_pairs_that_are_none() -> None:
+    """An iterator that was read before would train nothing."""
+    (w,) = variables((2,))
+    pairs = zip(ONES[:1], [w], strict=True)
+    assert len(list(pairs)) == 1
+    assert "no pairs of gradient and variable; a `zip` can be read only once" in message(
+        lambda: sgd().apply_gradients(pairs)
+    )
+    assert "received a ndarray; `apply` takes two lists" in message(lambda: sgd().apply_gradients(ONES[:1]))
+
+
 def test_numbers_cannot_be_read_in_a_compiled_function() -> None:
     optimizer, ws = built()
     compiled = tf.function(lambda: optimizer.step(ONES, ws, return_metrics=True), autograph=False)

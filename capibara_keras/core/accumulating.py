@@ -10,7 +10,7 @@ from typing import Any
 from keras import ops
 
 from capibara_keras import backend, errors
-from capibara_keras.core.updating import Updating
+from capibara_keras.core.applying import Applying
 from capibara_keras.types import Tensor, Variable
 from capibara_keras.variables import scalar_dtype
 from capibara_keras.warning import warn
@@ -18,7 +18,7 @@ from capibara_keras.warning import warn
 __all__ = ["Accumulating"]
 
 
-class Accumulating(Updating):
+class Accumulating(Applying):
     """Adds to the window without an update, weighs, flushes, clears."""
 
     @backend.unconverted

@@ -46,35 +46,6 @@ class Updating(Observing):
         """
         self._apply(grads, trainable_variables)
 
-    def stateless_apply(
-        self,
-        optimizer_variables: Sequence[Tensor],
-        grads: Sequence[Tensor | None],
-        trainable_variables: Sequence[Tensor],
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """An update of values that are passed in and out, as with every Keras optimizer: on JAX.
-
-        Args:
-            optimizer_variables: values of `optimizer.variables`.
-            grads, trainable_variables: a gradient and a value for each variable that the optimizer was built with.
-
-        Returns:
-            The new values of the trainable variables, and of the optimizer's.
-
-        Raises:
-            ConfigError: not as many values as variables; gradients as in `apply`.
-        """
-        if self.built and len(trainable_variables) != len(self._trainable_variables):
-            raise errors.ConfigError(
-                f"stateless_apply: {len(trainable_variables)} variables, the optimizer is built on "
-                f"{len(self._trainable_variables)}. If layers were frozen or unfrozen, attach a callback of "
-                "capibara_keras in `fit`, or call `optimizer.build(model.trainable_variables)` before"
-            )
-        result: tuple[list[Tensor], list[Tensor]] = super().stateless_apply(
-            optimizer_variables, grads, trainable_variables
-        )
-        return result
-
     @backend.unconverted
     def _apply(
         self,

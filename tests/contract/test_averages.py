@@ -70,8 +70,8 @@ def test_a_skipped_update_is_not_averaged() -> None:
 X, Y = regression()
 
 
-def averaged_sgd() -> ck.SGD:
-    return ck.SGD(0.1, use_ema=True, ema_momentum=0.8, jit_compile=False)
+def averaged_sgd(**options: Any) -> ck.SGD:
+    return ck.SGD(0.1, use_ema=True, ema_momentum=0.8, jit_compile=False, **options)
 
 
 @cache
@@ -120,6 +120,18 @@ def test_swap_ema_weights_on_epochs_saves_the_averages(tmp_path: Any) -> None:
         saved.load_weights(tmp_path / f"{epoch}.weights.h5")
         np.testing.assert_allclose(values(saved)[0], expected, atol=1e-6)
     np.testing.assert_allclose(values(model)[0], averaged[-1], atol=1e-6)
+
+
+def test_swap_ema_weights_behind_a_callback_that_flushes() -> None:
+    """The micro-batches that are left come into the average, as without swapping."""
+    found = []
+    for swap in ([], [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]):
+        model = regressor(averaged_sgd(gradient_accumulation_steps=3))
+        model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[ck.Attach(), *swap])
+        assert model.optimizer.pending_micro_batches == 0
+        found.append(values(model))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 sgd = partial(ck.SGD, jit_compile=False)

@@ -11,6 +11,7 @@ import numpy as np
 from capibara_keras.monitoring.palette import BLUE, GREEN, PURPLE, RED
 from capibara_keras.monitoring.plots.strokes import counted, line, log_if_positive, marks, rug
 from capibara_keras.monitoring.reader import TrainingHistory
+from capibara_keras.monitoring.scales import from_zero, scale
 
 __all__ = ["PLOTS", "USUAL", "Plot"]
 
@@ -62,6 +63,7 @@ def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """One line."""
     axes = figure.subplots()
     line(axes, n["x"], n["rate"], BLUE, "learning rate")
+    from_zero(axes, n["rate"])
     axes.set(title="Learning rate", ylabel="learning rate", xlabel=counted(h))
 
 
@@ -97,6 +99,7 @@ def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The loss where training went, and nowhere else."""
     axes = figure.subplots()
     line(axes, n["x"], n["loss"], BLUE, "loss")
+    scale(axes, n["loss"])
     rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
     axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")

@@ -8,9 +8,10 @@ import numpy as np
 
 from capibara_keras.monitoring.palette import BLUE, GREEN, ORANGE
 from capibara_keras.monitoring.report.names import short_names
-from capibara_keras.monitoring.report.parts import alert_lines, labels, line, rug, scale, spans, unknown
+from capibara_keras.monitoring.report.parts import alert_lines, labels, line, rug, unknown
 from capibara_keras.monitoring.report.smoothing import band
 from capibara_keras.monitoring.report.story import Story
+from capibara_keras.monitoring.scales import scale, spans
 
 __all__ = ["gradient_panel", "histogram_panel", "layers_panel"]
 

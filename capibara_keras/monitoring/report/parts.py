@@ -10,7 +10,7 @@ from capibara_keras.monitoring.palette import BLUE, GREEN, LEVEL_COLOURS, ORANGE
 from capibara_keras.monitoring.report.names import short_names
 from capibara_keras.monitoring.report.story import Story
 
-__all__ = ["UPDATE", "alert_lines", "by_layer", "labels", "line", "rug", "scale", "spans", "unknown"]
+__all__ = ["UPDATE", "alert_lines", "by_layer", "labels", "line", "rug", "unknown"]
 
 UPDATE = "update"
 """Label of the axis that panels over updates share."""
@@ -23,9 +23,6 @@ DATED = 4
 
 AXES_WIDTH, BELOW = 310.0, 30.0
 """In points: how wide the axes of the page are, and how far below them a legend begins, behind ticks and label."""
-
-DECADES = 20.0
-"""Positive numbers that span more than this factor are shown on a log axis."""
 
 
 def labels(axes: Any, title: str, ylabel: str, *, xlabel: str = UPDATE, grid: bool = True) -> None:
@@ -111,19 +108,3 @@ def by_layer(axes: Any, story: Story, table: np.ndarray) -> None:
     line(axes, x[columns], middle, BLUE, "median", linewidth=1.4)
     for k, colour in ((some[0], GREEN), (some[-1], RED)):
         line(axes, x, table[k], colour, names[k], linewidth=1.0)
-
-
-def spans(values: np.ndarray) -> bool:
-    """Whether positive numbers span more than a factor of 20.
-
-    >>> spans(np.array([1.0, 30.0])), spans(np.array([0.0, 30.0])), spans(np.zeros(0))
-    (True, False, False)
-    """
-    return len(values) > 0 and bool((values > 0).all()) and bool(values.max() > DECADES * values.min())
-
-
-def scale(axes: Any, *series: np.ndarray) -> None:
-    """A log axis, where positive numbers span so much that it shows them better; zeros have no place on it."""
-    values = np.concatenate([np.ravel(s) for s in series])
-    if spans(values[np.isfinite(values) & (values > 0)]):
-        axes.set_yscale("log", nonpositive="mask")

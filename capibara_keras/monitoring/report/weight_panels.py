@@ -8,8 +8,9 @@ import numpy as np
 
 from capibara_keras.monitoring.palette import GREEN, RED
 from capibara_keras.monitoring.plots import USUAL
-from capibara_keras.monitoring.report.parts import by_layer, labels, scale, unknown
+from capibara_keras.monitoring.report.parts import by_layer, labels, unknown
 from capibara_keras.monitoring.report.story import Story
+from capibara_keras.monitoring.scales import scale
 
 __all__ = ["norm_panel", "ratio_panel", "silent_panel"]
 

@@ -239,6 +239,16 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
         generate(columns(), save_plots=True, plot_directory=tmp_path / "taken")
 
 
+def test_axes_fit_what_they_show() -> None:
+    """A constant rate is no line between two decimals; spikes do not hide how the loss falls."""
+    history = {"learning_rate": [0.02] * 4, "loss": [900.0, 2.0, 1.0, 0.5], "update_norm": [1.0] * 4}
+    figures = plots.generate(history)
+    (rate,), (path,) = (figures[name].axes for name in ("learning_rate_schedule", "loss_landscape_approximation"))
+    assert rate.get_ylim()[0] == 0 and path.get_yscale() == "log"
+    (negative,) = plots.generate(history | {"loss": [900.0, 2.0, -1.0, -5.0]})["loss_landscape_approximation"].axes
+    assert negative.get_yscale() == "linear"
+
+
 def test_updates_that_were_all_skipped_are_seen() -> None:
     """They have one index, at which no line is long."""
     rows = {"update": [0] * 4, "parameter_norm": [2.0] * 4, "update_norm": [0.0] * 4, "skipped": [1.0] * 4}

@@ -11,7 +11,7 @@ import numpy as np
 from capibara_keras.monitoring.palette import BLUE, GREEN, PURPLE, RED
 from capibara_keras.monitoring.plots.strokes import line, marks, rug
 from capibara_keras.monitoring.reader import TrainingHistory
-from capibara_keras.monitoring.scales import count, scale
+from capibara_keras.monitoring.scales import count, from_zero, scale
 
 __all__ = ["PLOTS", "USUAL", "Plot"]
 
@@ -63,8 +63,7 @@ def draw_rate(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """One line, on an axis from 0 on."""
     axes = figure.subplots()
     line(axes, n["x"], n["rate"], BLUE, "learning rate")
-    if np.isfinite(n["rate"]).any() and np.nanmax(n["rate"]) > 0:
-        axes.set_ylim(0, 1.05 * np.nanmax(n["rate"]))
+    from_zero(axes, n["rate"])
     count(axes.xaxis)
     axes.set(title="Learning rate", ylabel="learning rate", xlabel=_counted(h))
 
@@ -103,6 +102,7 @@ def draw_path(figure: Any, n: Numbers, h: TrainingHistory) -> None:
     """The loss where training went, and nowhere else."""
     axes = figure.subplots()
     line(axes, n["x"], n["loss"], BLUE, "loss")
+    scale(axes, n["loss"])
     rug(axes, n["x"], n["nonfinite"], 0.97, RED, "x", "not finite or skipped")
     axes.set(title="Loss along the path of training (not a landscape: nothing beside the path was evaluated)")
     axes.set(ylabel="loss", xlabel="length of the path, sum of ‖change‖ (units of weight)")

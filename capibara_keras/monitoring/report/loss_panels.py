@@ -17,7 +17,7 @@ from capibara_keras.monitoring.report.names import short
 from capibara_keras.monitoring.report.parts import alert_lines, labels, line, rug, unknown
 from capibara_keras.monitoring.report.smoothing import FEWEST, smoothed
 from capibara_keras.monitoring.report.story import Story
-from capibara_keras.monitoring.scales import scale, spans
+from capibara_keras.monitoring.scales import from_zero, spans
 
 __all__ = ["loss_panel", "rate_panel", "text_panel", "verdict"]
 
@@ -77,9 +77,7 @@ def rate_panel(axes: Any, story: Story) -> None:
     if not np.isfinite(rate).any():
         return unknown(axes, "Learning rate", "it was not recorded")
     line(axes, x, rate, BLUE, "")
-    scale(axes, rate)
-    if axes.get_yscale() == "linear" and np.nanmax(rate) > 0:
-        axes.set_ylim(0, 1.15 * np.nanmax(rate))
+    from_zero(axes, rate)
     fell = np.flatnonzero(np.diff(rate) <= 0)
     if len(fell) and fell[0] > 0:  # a rate that only ever rose has no end of its warm-up yet
         axes.axvspan(x[0], x[fell[0]], color=ORANGE, alpha=0.15, linewidth=0, label="warm-up (first rise)")

@@ -13,7 +13,7 @@ from capibara_keras.core.rated import Rated
 from capibara_keras.core.structure import structure
 from capibara_keras.planning import group_numbers
 from capibara_keras.rate import rate_of
-from capibara_keras.schedules import ConstantWithWarmup, SchedulePlan
+from capibara_keras.schedules import OPTION_NAMES, ConstantWithWarmup, SchedulePlan
 from capibara_keras.types import Variable
 from capibara_keras.variables import path_of, slots_of
 
@@ -24,11 +24,13 @@ class Configurable(Rated):
     """The options of the configuration as attributes."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "learning_rate":  # Keras would first read the rate, which a schedule may not know yet
-            return self._assign_rate(value)
+        if config.ALIASES.get(name, name) == "learning_rate":
+            return self._assign_rate(value)  # not through Keras, which first reads the rate: it may not be known yet
         if name == "loss_scale_factor" and self.__dict__.get("_options"):
             self._set(_wrapped=True)  # by a Keras wrapper, which scales the loss itself and never asks this one
-        if name in self.__dict__.get("_options", {}) and name != "loss_scale_factor":
+        shown = self.__dict__.get("_options", {})
+        hidden = shown and (name in OPTION_NAMES or name in config.ALIASES)  # else they would be set, and do nothing
+        if (name in shown and name != "loss_scale_factor") or hidden:
             self.reconfigure({name: value})
         else:
             if name == "loss_scale_factor" and "_config" in self.__dict__:  # Keras' wrappers assign it
@@ -53,6 +55,8 @@ class Configurable(Rated):
         """
         given = config.canonical(options)
         current = self._config.to_options()
+        if self._config.schedule is None:
+            current.pop("use_scheduler")  # as in the constructor: a schedule that is given is used
         if any(given.get(name) is not None for name in (*config.CLIPS, *config.CLIPPING)):
             kept = config.CLIPPING if any(name in given for name in config.CLIPPING) else ()
             current |= {name: None for name in (*config.CLIPS, *config.CLIPPING) if name not in kept}

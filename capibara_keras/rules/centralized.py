@@ -16,7 +16,9 @@ __all__ = ["Centralized"]
 class Centralized(Wrapper):
     """Gradients of matrices and kernels with the mean of each output unit taken off (Yong et al. 2020, Equation 1).
 
-    g ← g - mean(g over all axes but the last),  where there is more than one axis
+        g ← g - mean(g over all axes but the last)
+
+    Vectors are left alone.
     """
 
     def update(self, g: Tensor, p: Tensor, slots: tuple[Tensor, ...], s: Scalars) -> tuple[Tensor, tuple[Tensor, ...]]:

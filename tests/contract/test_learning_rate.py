@@ -146,6 +146,21 @@ def test_a_schedule_that_is_switched_off_leaves_the_rate_as_it_was_given(total: 
     assert float(optimizer.learning_rate) == 0.25
 
 
+def test_other_spellings_and_options_of_the_schedule_can_be_assigned() -> None:
+    """They are no attributes, but must not be set as such and do nothing."""
+    optimizer = ck.SGD(0.5, momentum=0.5, scheduler_type="linear_with_warmup", max_steps=10)
+    optimizer.warmup_steps = 5
+    assert [optimizer.get_learning_rate(step) for step in (0, 5, 10)] == [0.0, 0.5, 0.0]
+    with pytest.raises(ck.ConfigError, match="warmup_ratio"):
+        optimizer.warmup_ratio = 0.1
+    adam = ck.Adam()
+    adam.lr, adam.beta1, adam.gradient_clip_norm = 0.25, 0.5, 2.0
+    assert (float(adam.learning_rate), adam.beta_1, adam.global_clipnorm) == (0.25, 0.5, 2.0)
+    sgd = ck.SGD(0.5)
+    sgd.warmup_steps = 4
+    assert sgd.get_learning_rate(2) == 0.25
+
+
 @pytest.mark.parametrize("total", [{"max_steps": 8}, {}], ids=["total", "no total"])
 def test_assigning_a_schedule_replaces_one_of_options(total: dict[str, int]) -> None:
     """For good: `fit` tells the total of a schedule that is no longer used."""

@@ -29,7 +29,7 @@ def sync_batchnorm(model: Any, accumulation_steps: int = 1, *, synchronize: bool
     With K micro-batches per update the momentum becomes momentum^(1/K), so that a window moves the running
     statistics as far as one large batch. The statistics that a micro-batch is normalised with remain its own:
     an optimizer cannot pool them. Call it before the model is trained; calling again starts from the layers' first
-    momentum.
+    momentum, which is also the one in a saved model and in copies.
 
     Args:
         accumulation_steps: K, ≥ 1.
@@ -46,10 +46,17 @@ def sync_batchnorm(model: Any, accumulation_steps: int = 1, *, synchronize: bool
     changes = []
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            before, first = layer.momentum, getattr(layer, "_momentum_per_update", layer.momentum)
-            layer._momentum_per_update = first
-            layer.momentum = first ** (1 / k)
+            if not hasattr(layer, "_momentum_per_update"):
+                _keep_first_momentum(layer)
+            before = layer.momentum
+            layer.momentum = layer._momentum_per_update ** (1 / k)
             if synchronize and keras.backend.backend() == "tensorflow":
                 layer.synchronized = True
             changes.append(BatchNormChange(layer.name, bool(layer.synchronized), layer.momentum, before))
     return changes
+
+
+def _keep_first_momentum(layer: Any) -> None:
+    """Have the layer remember its momentum, and save that one: it will be adjusted again where the model is loaded."""
+    layer._momentum_per_update, config = layer.momentum, layer.get_config
+    layer.get_config = lambda: config() | {"momentum": layer._momentum_per_update}

@@ -494,6 +494,19 @@ def test_a_formula_that_would_never_be_used(base: tuple[type, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("returned", "named"), [(None, "None"), ([0.1], "shape (1,)"), (np.ones((2, 2)), "shape (2, 2)")]
+)
+def test_a_schedule_that_gives_no_scalar(returned: Any, named: str) -> None:
+    class Shape(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            return returned
+
+    optimizer, (w,) = ck.SGD(Shape()), variables((2,))
+    text = message(lambda: optimizer.apply(ONES[:1], [w]))
+    assert text == f"learning_rate: expected a scalar of Shape, received {named}"
+
+
 def test_pairs_that_are_none() -> None:
     """An iterator that was read before would train nothing."""
     (w,) = variables((2,))

@@ -52,7 +52,16 @@ class Rated(Readable):
     def _scheduled(self, step: Scalar) -> Scalar:
         """The schedule at a step, without multiplier."""
         source = self._learning_rate
-        return ops.convert_to_tensor(source(step) if isinstance(source, _Schedule) else source())
+        rate = source(step) if isinstance(source, _Schedule) else source()
+        if rate is None:
+            raise errors.ConfigError(f"learning_rate: expected a scalar of {type(source).__name__}, received None")
+        rate = ops.convert_to_tensor(rate)
+        known = getattr(rate.shape, "rank", 0) is not None  # while tracing, TensorFlow may not know it
+        if known and tuple(rate.shape):
+            raise errors.ConfigError(
+                f"learning_rate: expected a scalar of {type(source).__name__}, received shape {tuple(rate.shape)}"
+            )
+        return rate
 
     def _rate_at(self, step: Any) -> Scalar:
         """The rate at an update, multiplier included."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -43,6 +45,21 @@ def test_what_changed_is_reported() -> None:
     assert [c.momentum_before for c in again] == pytest.approx([0.9] * 2)
     back = ck.sync_batchnorm(model, accumulation_steps=1)
     assert [c.momentum for c in back] == [0.81, 0.81]
+
+
+def test_a_saved_model_is_adjusted_once(tmp_path: Path) -> None:
+    """Not a second time where it is loaded, or copied, and trained on."""
+    model = normalised(0.81)
+    model.compile(sgd(2, sync_batchnorm=True), "mse")
+    copies = []
+    for _ in range(2):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0, callbacks=[ck.Attach()])
+        model.save(tmp_path / "m.keras")
+        copies.append(keras.models.clone_model(model))
+        model = keras.saving.load_model(tmp_path / "m.keras")
+    for each in (model, *copies):
+        assert [c.momentum_before for c in ck.sync_batchnorm(each, 2)] == [0.81, 0.81]
+        assert [c.momentum for c in ck.sync_batchnorm(each, 2)] == pytest.approx([0.9, 0.9])
 
 
 def test_synchronising_can_be_left_out() -> None:

@@ -234,6 +234,14 @@ def test_a_gradient_that_vanishes_explains_slow_progress() -> None:
     assert said(changed(healthy(300), 0, vanishing)) == ["gradient_vanishing"]
 
 
+def test_a_loss_of_0_needs_no_higher_rate() -> None:
+    """Nothing is left to learn, and weights stand still."""
+    still = lambda x: {"loss": 0.0} | updates(0.0) | gradients(*[0.0] * 7)(x)  # noqa: E731
+    assert {alert.id for alert in watch(changed(healthy(), 0, still))} <= {"loss_plateau"}
+    rounded_away = watch(changed(healthy(), 0, lambda x: updates(0.0)))
+    assert "update_ratio_low" in [alert.id for alert in rounded_away]
+
+
 def test_no_gradient_anywhere_is_a_loss_of_nothing() -> None:
     assert "dead_units" not in said(changed(healthy(), 0, silent(np.ones(36, bool))))
 

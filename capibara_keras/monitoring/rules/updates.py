@@ -37,8 +37,8 @@ def too_large(history: History, limit: float) -> Finding | None:
 
 
 def too_small(history: History, limit: float) -> Finding | None:
-    """The median layer changes by less than `limit` of its norm per update, though the rate is not 0."""
-    if len(history.layer_changes) < 20 or not history.rates.last().all():
+    """The median layer changes by less than `limit` of its norm per update, though neither rate nor gradient is 0."""
+    if len(history.layer_changes) < 20 or not history.rates.last().all() or not history.gradients.last().any():
         return None
     ratios = typical_ratios(history, 50)
     usual = median(ratios[~np.isnan(ratios)])

@@ -56,9 +56,9 @@ MOST = 40
 """Up to so many names are listed; of more, only those most like the one received."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name most like `name`, or `None` if none is like it."""
-    close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The allowed name most like `name`, or `None` if none is like it: by the `cutoff` of `difflib`, in [0, 1]."""
+    close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 

@@ -478,6 +478,19 @@ def test_what_is_no_list_of_variables(method: str) -> None:
     assert "0 gradients for 1 variables" in text([], [w])
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("weigth_decay", "weight_decay"), ("learning_rat", "learning_rate"), ("warmup_step", "warmup_steps")],
+)
+def test_a_misspelt_option_that_is_assigned(name: str, meant: str) -> None:
+    """It would do nothing. What is like no option may be set, and a subclass may have names of its own."""
+    optimizer, own = sgd(), type("Own", (ck.SGD,), {"__module__": __name__})()
+    assert f"unknown option {name!r}. Did you mean {meant!r}?" in message(lambda: setattr(optimizer, name, 0.1))
+    optimizer.note = "mine"
+    setattr(own, name, 0.1)
+    assert getattr(own, name) == 0.1
+
+
 @pytest.mark.parametrize("given", [None, 5, [np.ones(2)], [tf.Variable([1 + 2j])]])
 def test_building_with_what_cannot_be_trained(given: Any) -> None:
     optimizer = sgd()

@@ -35,8 +35,16 @@ class Configurable(Rated):
         else:
             if name == "loss_scale_factor" and "_config" in self.__dict__:  # Keras' wrappers assign it
                 self._set(_config=dataclasses.replace(self._config, loss_scale_factor=value))
+            if shown and not name.startswith("_") and not hasattr(self, name):
+                self._refuse_misspelt(name)
             super().__setattr__(name, value)
         return None
+
+    def _refuse_misspelt(self, name: str) -> None:
+        """An attribute that is nearly an option would be set, and do nothing. Subclasses may have what they like."""
+        names = [*self._options, *OPTION_NAMES, *config.ALIASES, "learning_rate"]
+        if type(self).__module__.startswith("capibara_keras.") and errors.nearest(name, names, cutoff=0.75):
+            raise errors.unknown("option", name, names)
 
     def reconfigure(self, options: Mapping[str, Any]) -> None:
         """Change options; all or none of them.

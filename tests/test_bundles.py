@@ -48,12 +48,8 @@ def trained(
     return [ops.convert_to_numpy(v) for v in variables], recent.statistics | norms
 
 
-DEFAULT = ("each",)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in OPTIONS]
-)
+@pytest.mark.slow  # every test of a model of more than 32 variables also runs in bundles
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.filterwarnings("ignore:Gradients do not exist", "ignore:.*do not fill a window")
 def test_the_same_numbers_as_in_one_piece(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, in_bundles = (trained(monkeypatch, size, OPTIONS[name]) for size in (len(SHAPES), 4))

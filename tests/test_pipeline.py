@@ -15,6 +15,7 @@ from keras import ops
 import capibara_keras as ck
 from tests import problem
 from tests.reference import Reference, cosine_with_warmup
+from tests.thinning import thinned
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),
@@ -188,8 +189,8 @@ def excess(found: dict[str, float], dtype: str) -> dict[str, float]:
     return {name: worst for name, worst in found.items() if not worst <= LIMITS[dtype]}
 
 
-@pytest.mark.parametrize(  # every other case is slow: in float64 all of them run anyway
-    "name", [pytest.param(name, marks=pytest.mark.slow if i % 2 else ()) for i, name in enumerate(CASES)]
+@pytest.mark.parametrize(  # every fourth case: in float64 all of them run anyway
+    "name", thinned(CASES, 4)
 )
 def test_200_micro_batches(name):
     assert excess(errors(CASES[name]), "float32") == {}

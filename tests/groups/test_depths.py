@@ -14,6 +14,7 @@ from keras import layers, ops
 import capibara_keras as ck
 from tests.groups.common import by_layer, named, nested, rates
 from tests.models import values
+from tests.thinning import thinned
 
 
 class Attention(layers.Layer):
@@ -93,7 +94,7 @@ def vit(blocks: int = 3) -> VisionTransformer:
     return model
 
 
-@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("attached", thinned([True, False], 2))
 def test_layer_decay_of_a_vision_transformer_is_timms(attached: bool) -> None:
     """12 blocks, decay 0.75: stem 0.75^13, block i 0.75^(12 - i), the final norm as the last block, the head 1."""
     data = json.loads((Path(__file__).parents[1] / "data" / "timm_vit.json").read_text())

@@ -15,6 +15,7 @@ import capibara_keras as ck
 from tests.groups.common import named
 from tests.models import values
 from tests.subprocess_runner import run
+from tests.thinning import thinned
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
 Y2 = X[:, :2] * [2.0, -1.0]
@@ -165,7 +166,7 @@ def test_freezing_again_and_unfreezing_again_goes_on_with_the_old_state() -> Non
     assert int(optimizer.iterations) == 7
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", thinned([True, False], 2))
 @pytest.mark.parametrize("how", ["weights", "model"])
 def test_saving_after_unfreezing(how: str, again: bool, tmp_path: Path) -> None:
     """A new model goes on bit for bit: when the layer came in is saved too. Also if it is frozen again (`again`)."""

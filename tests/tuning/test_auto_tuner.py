@@ -207,6 +207,7 @@ def test_no_rung_before_the_rate_is_up(tmp_path: Path) -> None:
 # Where the metric is not finite --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_divergence_is_penalised_and_never_the_end(tmp_path: Path) -> None:
     """Rates above a limit end in NaN."""
     space = {"learning_rate": [1e-3, 1e20, "log"], "momentum": [0.0, 0.9, "uniform"], "nonfinite": "propagate"}

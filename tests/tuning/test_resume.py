@@ -30,6 +30,7 @@ from capibara_keras.tuning.runner import Task
 from capibara_keras.tuning.search_space import SearchSpace
 from capibara_keras.tuning.trials import Search, TrialRecord
 from tests.subprocess_runner import ROOT
+from tests.thinning import thinned
 from tests.tuning.common import search, tuner
 
 SPACE = SearchSpace.parse(
@@ -126,9 +127,7 @@ def test_the_search_is_interesting(whole: list[dict[str, Any]]) -> None:
     assert {t["status"] for t in whole} == {"completed", "pruned", "diverged"}
 
 
-@pytest.mark.parametrize(
-    "at", [pytest.param(at, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, at in enumerate(moments())]
-)
+@pytest.mark.parametrize("at", thinned(moments(), 4))
 def test_death_at_any_write(
     at: int, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +169,7 @@ def test_two_damaged_files_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "p" / "search.json").read_text() == "[]"
 
 
-@pytest.mark.parametrize("algorithm", ["random", "grid", "hyperband", "keras_tuner_bayesian"])
+@pytest.mark.parametrize("algorithm", thinned(["keras_tuner_bayesian", "random", "grid", "hyperband"], 2))
 def test_every_algorithm_resumes(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """keras-tuner's own grid and Bayesian oracles do not, alone."""
     trials = 11

@@ -7,6 +7,7 @@ The environments are in build/matrix, and stay there: the first run installs, la
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -100,7 +101,11 @@ def passed(python: Path, row: Row) -> bool:
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(ROWS)
+    parser = argparse.ArgumentParser(description="Tests the supported versions, and prints a table.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default: all")
+    names = parser.parse_args().rows or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        parser.error(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
     lines, good = ["| row | versions | seconds | result |", "| --- | --- | --- | --- |"], True
     for name in names:
         python = prepare(name, ROWS[name])
